@@ -89,6 +89,7 @@ class Arm4r:
 
     def report(self, network: nn.Module, data: RecipeData, settings: Arm4rSettings) -> dict[str, Any]:
         """Predicted beside true tracks, the error of free-running roll-outs, and what is the paper's."""
+        assert isinstance(network, Arm4rNetwork)
         return report_of(network, data, settings)
 
 

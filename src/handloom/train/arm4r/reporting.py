@@ -199,7 +199,9 @@ def roll_out_numbers(network: Arm4rNetwork, data: RecipeData, settings: Arm4rSet
 def examples_of(network: Arm4rNetwork, data: PointData, settings: Arm4rSettings) -> list[Example]:
     """Roll-outs over held-out windows, evenly chosen."""
     given = settings.context // 2
-    out = []
+    out: list[Example] = []
+    if data.shown is None:
+        return out
     for index in evenly(len(data.shown), settings.num_examples):
         sample = data.shown[index]
         batch = collated([sample], network)

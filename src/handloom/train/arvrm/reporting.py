@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from handloom.api import Database
 from handloom.schemas.hand_topology import KEYPOINT_NAMES
 from handloom.schemas.training import Example
 from handloom.store.search.arvrm import VERSION
@@ -78,7 +79,9 @@ def examples_of(network: Any, data: RecipeData, settings: ArvrmSettings) -> list
     network.eval()
     device = next(network.parameters()).device
     given = settings.steps // 2
-    sized = hand_windows(data.held_out.db, settings, data.version, "held_out", image_size=None)
+    db = data.held_out.db
+    assert isinstance(db, Database)
+    sized = hand_windows(db, settings, data.version, "held_out", image_size=None)
     out = []
     for index in evenly(len(data.held_out), settings.num_examples):
         sample = data.held_out[index]
@@ -91,10 +94,10 @@ def examples_of(network: Any, data: RecipeData, settings: ArvrmSettings) -> list
         shift = 0.5 * size / sample["size"] - 0.5
         predicted = found[0, ..., :2].cpu().numpy().reshape(-1, NUM_POINTS, 2)
         shown = np.where(np.arange(len(true))[:, None, None] >= given - 1, true, np.nan)
-        places = [(values * size + shift).astype(np.float32) for values in (shown, predicted)]
+        true_px, found_px = ((values * size + shift).astype(np.float32) for values in (shown, predicted))
         title = " ".join([f"{sample['text']}." if sample["text"] else "", *_distances(found, batch, given)])
         now_s = float(sample["now_s"]) + (given - 1) / settings.rate_hz
-        out.append(Example(sample["clip_id"], now_s, frame, *places, title.strip()))
+        out.append(Example(sample["clip_id"], now_s, frame, true_px, found_px, title.strip()))
     return out
 
 

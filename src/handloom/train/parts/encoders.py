@@ -11,7 +11,7 @@ import itertools
 import re
 import zlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,12 @@ from torch import Tensor, nn
 from handloom.errors import ConfigError
 from handloom.models.hub.files import CACHE
 from handloom.schemas.settings import Frozen
+
+if TYPE_CHECKING:
+    from handloom.models.hub.encoders import HubImageEncoder, HubTextEncoder
+
+ImageEncoder: TypeAlias = "SmallImageEncoder | HubImageEncoder"
+TextEncoder: TypeAlias = "SmallTextEncoder | HubTextEncoder"
 
 
 class EncoderSpec(Frozen):
@@ -39,7 +45,7 @@ class EncoderSpec(Frozen):
     """Where encoders from S3 are kept."""
 
 
-def image_encoder(spec: EncoderSpec) -> nn.Module:
+def image_encoder(spec: EncoderSpec) -> ImageEncoder:
     """An image encoder. Raises ConfigError where a published one cannot be loaded (see `load_image_encoder`)."""
     if spec.kind == "small":
         return SmallImageEncoder(spec.width, spec.image_size or SmallImageEncoder.IMAGE_SIZE)
@@ -50,7 +56,7 @@ def image_encoder(spec: EncoderSpec) -> nn.Module:
     return encoder
 
 
-def text_encoder(spec: EncoderSpec) -> nn.Module:
+def text_encoder(spec: EncoderSpec) -> TextEncoder:
     """A text encoder. Raises ConfigError where a published one cannot be loaded (see `load_text_encoder`)."""
     if spec.kind == "small":
         return SmallTextEncoder(spec.width)

@@ -9,6 +9,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from handloom.api import Database
+    from handloom.store.tables import Tables
 
 TOLERANCE = 1.05  # a clip of 15 frames a second may have one fewer
 STATISTICS_WINDOWS = 512
@@ -20,7 +21,7 @@ def count_clips(db: Database, where: str | None, version: int | None) -> int:
     return db.read("clips", ["clip_id"], where, version).num_rows
 
 
-def has_images(db: Database, version: int | None) -> bool:
+def has_images(db: Tables, version: int | None) -> bool:
     """Whether a clip of the table has stored images."""
     return db.read("clips", ["clip_id"], "frame_jpeg IS NOT NULL", version, limit=1).num_rows > 0
 

@@ -83,7 +83,7 @@ class CommandMaker:
     def _windows(self, db: Database, where: str, split: str | None, version: int | None) -> Windows | None:
         """One window for each whole clip; None: no clip passes."""
         column = "" if self._understood is None else self.settings.intent
-        if column and column not in db.table("clips", version or db.version).schema.names:
+        if column and column not in db.existing_table("clips", version or db.version).schema.names:
             hint = "compute it (docs/robomirror.md), or give a checkpoint of stage motion"
             raise ConfigError(f"the table of {db.uri} has no column {column}, of which {self.uri} makes latents", hint)
         among = f"{column} IS NOT NULL" if column else WITH_HANDS

@@ -46,10 +46,12 @@ def report_of(network: nn.Module, data: RecipeData, settings: RobomirrorSettings
         return out
     if isinstance(network, Understanding):
         out["numbers"] = understood_numbers(network, data, settings)
-        rebuild: Rebuild = lambda batch: network.motion(network.understood(batch))
+        understood: Understanding = network
+        rebuild: Rebuild = lambda batch: understood.motion(understood.understood(batch))
         how = "Understood from the intent alone"
     else:
-        rebuild = lambda batch: network.decode(network.encode(batch["motion"]))
+        vae: Any = network
+        rebuild = lambda batch: vae.decode(vae.encode(batch["motion"]))
         how = "Rebuilt from its latents"
     out["examples"] = examples_of(network, rebuild, how, data, settings)
     return out
@@ -80,7 +82,8 @@ def understood_numbers(network: Understanding, data: RecipeData, settings: Robom
         kept.append(valid)
         clips += batch["clip_id"]
     errors = means(sums)
-    out = {f"error, {name}": errors[name] for name in (*ways, "nearest training motion", "auto-encoder")}
+    ways_of = (*ways, "nearest training motion", "auto-encoder")
+    out: dict[str, float | None] = {f"error, {name}": errors[name] for name in ways_of}
     out |= {f"jerk of the wrists, {name} (m/s3)": value for name, value in means(jerks).items()}
     stacked = {name: torch.cat(values) for name, values in latents.items()}
     valid = torch.cat(kept)

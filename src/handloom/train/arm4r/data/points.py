@@ -31,7 +31,7 @@ _WITH_WORLD = "world_unit_m IS NOT NULL"
 class PointData(RecipeData):
     """shown: the held-out windows once more, with images, for the report."""
 
-    shown: Windows = None
+    shown: Windows | None = None
 
 
 def point_data(db: Database, settings: Arm4rSettings, version: int | None = None) -> PointData:
@@ -59,7 +59,7 @@ def point_data(db: Database, settings: Arm4rSettings, version: int | None = None
     train = _windows(db, settings, version, "train", sample)
     held_out = _windows(db, settings, version, "held_out", sample, _measured(db, settings, version))
     at = 0 if settings.frame == "world" else settings.context // 2 - 1
-    names = db.table("clips", version).schema.names
+    names = db.existing_table("clips", version).schema.names
     shown_fields = [name for name in SHOWN_FIELDS if name in names or (name == "images" and has_images(db, version))]
     drawn = ShownSample(replace(sample, images=False), at)
     shown = _windows(db, settings, version, "held_out", drawn, shown_fields)
@@ -91,7 +91,7 @@ def usable(db: Database, settings: Arm4rSettings, version: int | None) -> dict[s
     asked = count_clips(db, where, version)
     counts = {"rows": count_clips(db, None, version), "asked_for": asked}
     if not asked:
-        raise _none_asked_for(db, settings, version, counts["rows"])
+        raise _none_asked_for(db, settings, table.version, counts["rows"])
     if settings.depth == "needed":
         counts["without_depth"] = asked - count_clips(db, both(where, _WITH_DEPTH), version)
         if counts["without_depth"] == asked:

@@ -28,12 +28,12 @@ class ShownSample:
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
         """The arrays of `sample` and those for drawing."""
         images, valid = sample.get("images"), sample.get("images_valid")
-        has_frame = images is not None and bool(valid[self.at])
+        seen = None if images is None or valid is None or not valid[self.at] else np.asarray(images[self.at])
         grey = np.full((sample["height"], sample["width"], 3), 128, np.uint8)
         return {
             **self.sample(sample),
-            "frame": np.asarray(images[self.at]) if has_frame else grey,
-            "has_frame": has_frame,
+            "frame": grey if seen is None else seen,
+            "has_frame": seen is not None,
             "picture_size": (int(sample["width"]), int(sample["height"])),
             "camera": None if sample.get("camera_matrix") is None else row_camera(sample),
         }

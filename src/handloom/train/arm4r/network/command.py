@@ -24,6 +24,9 @@ class MotionCommand(nn.Module):
     facts: of `command_facts`.
     """
 
+    train_clips: Tensor
+    held_out_clips: Tensor
+
     def __init__(self, facts: Mapping[str, Any], width: int) -> None:
         super().__init__()
         self.motion = facts["motion"]

@@ -62,6 +62,9 @@ def _uniform(bounds: tuple[float, float], num: int, device: torch.device) -> Ten
 class Scaled(nn.Module):
     """A module whose input is first brought to mean 0 and deviation 1; `mean` and `std` are saved with the weights."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, inner: nn.Module, mean: Tensor, std: Tensor) -> None:
         super().__init__()
         self.inner = inner
@@ -75,6 +78,8 @@ class Scaled(nn.Module):
 
 class Head(nn.Module):
     """(..., dim) state tokens to (..., P, A) predicted deltas in the units of the targets. std: (P, A)."""
+
+    std: Tensor
 
     def __init__(self, dim: int, hidden: int, std: Tensor) -> None:
         super().__init__()
@@ -109,13 +114,11 @@ class Arm4rNetwork(nn.Module):
         self.action_decoder = Head(width, settings.head_hidden, target_std)
         self.text_encoder = text_encoder(text_spec(settings))
         self.instruction_encoder = Mlp(self.text_encoder.width, width)
-        self.image_encoder = None
-        if settings.image_encoder != "none":
-            self.image_encoder = image_encoder(image_spec(settings))
-            self.image_norm = nn.LayerNorm(self.image_encoder.width, eps=1e-6)
-            self.image_width = nn.Identity()
-            if self.image_encoder.width != width:
-                self.image_width = nn.Linear(self.image_encoder.width, width)
+        self.image_encoder = None if settings.image_encoder == "none" else image_encoder(image_spec(settings))
+        if self.image_encoder is not None:
+            seen = self.image_encoder.width
+            self.image_norm = nn.LayerNorm(seen, eps=1e-6)
+            self.image_width = nn.Identity() if seen == width else nn.Linear(seen, width)
         num_pools = settings.num_cameras if self.image_encoder is not None else 1
         self.pools = nn.ModuleList(AttentionPool(width, width // num_pools) for _ in range(num_pools))
         self.command = None
@@ -209,10 +212,13 @@ class Arm4rNetwork(nn.Module):
         """For each camera of (B, T, cameras, h, w, 3) uint8 images: (B * T, patches, width)."""
         if self.training and self.settings.augment:
             images = augmented(images)
+        eyes = self.image_encoder
+        if eyes is None:
+            raise ValueError("this network takes no images")
         out = []
         for number in range(images.shape[2]):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.image_encoder.frozen):
-                tokens = self.image_encoder(images[:, :, number].flatten(0, 1))
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not eyes.frozen):
+                tokens = eyes(images[:, :, number].flatten(0, 1))
             out.append(self.image_width(self.image_norm(tokens)))
         return out
 

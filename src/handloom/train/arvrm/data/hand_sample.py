@@ -60,14 +60,16 @@ class HandSample:
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
         size = (sample["width"], sample["height"])
         names = ("hand_keypoints_px", "hand_keypoints_cam_m", "hand_visible")
-        parts = [sample[name][:: self.phases][: self.steps] for name in names]
+        px, cam_m, visible = (sample[name] for name in names)
+        shown = slice(None, None, self.phases)
+        parts = (px[shown][: self.steps], cam_m[shown][: self.steps], visible[shown][: self.steps])
         out = {"clip_id": sample["clip_id"], "now_s": sample["now_s"], "text": sample["narration"]}
-        out |= {"size": np.array(size, np.float32), "keypoints": image_space(*parts, size)}
+        out |= {"size": np.array(size, np.float32), "keypoints": image_space(parts[0], parts[1], parts[2], size)}
         if self.image_size:
             found = images_of(sample, "images", self.phases, self.image_size)
             out |= {name: values[: self.steps] for name, values in found.items()}
         if self.steps is not None:
-            out["goals"] = goals_of(*(sample[name] for name in names), size)[:: self.phases][: self.steps]
+            out["goals"] = goals_of(px, cam_m, visible, size)[:: self.phases][: self.steps]
         return out
 
 

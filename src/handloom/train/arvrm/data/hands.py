@@ -51,8 +51,8 @@ def hand_sides(
     check_rate(settings, hz)
     counts["slower"] = slower
     train, held_out = (hand_windows(db, settings, version, split) for split in ("train", "held_out"))
-    counts |= {"train": dict(train.counts), "held_out": dict(held_out.counts)}
-    return train, held_out, counts
+    every = {**counts, "train": dict(train.counts), "held_out": dict(held_out.counts)}
+    return train, held_out, every
 
 
 def hand_windows(
@@ -66,7 +66,7 @@ def hand_windows(
     """Windows of the clips with hands. changed: parameters of `Database.windows` that replace those given here."""
     size = settings.image_size if with_images and settings.image_encoder != "none" else 0
     later = round(settings.goal_s * settings.rate_hz * settings.phases)
-    asked = {
+    asked: dict[str, Any] = {
         "past": 1,
         "future": (settings.steps - 1) * settings.phases + later,
         "fields": [*FIELDS, *(["images"] if size else [])],

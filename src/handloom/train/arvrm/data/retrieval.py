@@ -19,6 +19,7 @@ from torch import nn
 from handloom.api import Database
 from handloom.store.clip_features import ClipFeatures, read_features, write_features
 from handloom.store.search.arvrm import similarity
+from handloom.train.parts.encoders import ImageEncoder, TextEncoder
 
 COMMIT_ROWS = 64
 
@@ -39,7 +40,7 @@ class FeatureMaker:
     sizes: numbers in a text's and in an image's vector. key: hash of every weight and size that can change a vector.
     """
 
-    def __init__(self, text_encoder: nn.Module, image_encoder: nn.Module | None) -> None:
+    def __init__(self, text_encoder: TextEncoder, image_encoder: ImageEncoder | None) -> None:
         self._text_encoder = text_encoder.eval()
         self._image_encoder = None if image_encoder is None else image_encoder.eval()
         self.sizes = (text_encoder.width, 0 if image_encoder is None else image_encoder.width)
@@ -52,10 +53,11 @@ class FeatureMaker:
         text[[not one.text for one in inputs]] = np.nan
         seen = np.full((len(inputs), num_steps, self.sizes[1]), np.nan, np.float32)
         for number, one in enumerate(inputs):
-            if self._image_encoder is not None and one.images is not None and one.images_valid.any():
+            valid = one.images_valid
+            if self._image_encoder is not None and one.images is not None and valid is not None and valid.any():
                 device = next(self._image_encoder.parameters()).device
                 tokens = self._image_encoder(torch.from_numpy(one.images).to(device))[:, 0].float().cpu().numpy()
-                seen[number] = np.where(one.images_valid[:, None], tokens, np.nan)
+                seen[number] = np.where(valid[:, None], tokens, np.nan)
         return ClipFeatures(tuple(one.id for one in inputs), text.astype(np.float16), seen.astype(np.float16))
 
 

@@ -22,7 +22,7 @@ from handloom.train.arvrm.data.retrieval import FeatureMaker, all_features, at_r
 from handloom.train.arvrm.data.robot_sample import Retrieved, RobotSample, image_name
 from handloom.train.arvrm.network.backbone import image_spec, text_spec
 from handloom.train.arvrm.settings import ArvrmSettings
-from handloom.train.parts.encoders import image_encoder, text_encoder
+from handloom.train.parts.encoders import ImageEncoder, TextEncoder, image_encoder, text_encoder
 from handloom.train.parts.hand_clips import usable
 from handloom.train.parts.robot_state import StateForm, check_things, form_of, plain_name, thing_name
 from handloom.train.parts.scales import LEAST_STD, moments
@@ -239,7 +239,11 @@ def _retrieve(
     places = {episode: np.array([number[clip] for clip, _ in near]) for episode, near in found.items()}
     replay = Replay(human_windows(db, settings, with_images, whole=False)) if settings.replay else None
     keypoints = spread_keypoints(human_windows(db, settings, False, whole=True), ids)
-    counts = {"human_clips": len(human.ids), "clips_of_robots": len(of_robots), "retrieved_clips": len(ids)}
+    counts: dict[str, Any] = {
+        "human_clips": len(human.ids),
+        "clips_of_robots": len(of_robots),
+        "retrieved_clips": len(ids),
+    }
     counts |= {"human_version": clips.version, "features_key": maker.key}
     counts["mean_similarity"] = float(np.mean([value for near in found.values() for _, value in near]))
     counts["without_text"] = int((~np.isfinite(human.text.astype(np.float32)).any(1)).sum())
@@ -273,15 +277,15 @@ def _whole_episodes(db: Database, settings: ArvrmSettings, version: int) -> Wind
     )
 
 
-def encoders(db: Database, settings: ArvrmSettings) -> tuple[nn.Module, nn.Module | None]:
+def encoders(db: Database, settings: ArvrmSettings) -> tuple[TextEncoder, ImageEncoder | None]:
     """The encoders of text and of images that retrieval compares with: published ones, the small ones of `init`, or new
     small ones. No image encoder where the settings use none."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         of_text = text_encoder(text_spec(settings))
         of_images = image_encoder(image_spec(settings)) if settings.image_encoder != "none" else None
-    own = {"backbone.words.": of_text, "backbone.eyes.encoder.": of_images}
-    own = {prefix: part for prefix, part in own.items() if part is not None and not part.frozen}
+    every = {"backbone.words.": of_text, "backbone.eyes.encoder.": of_images}
+    own = {prefix: part for prefix, part in every.items() if part is not None and not part.frozen}
     if settings.init and own:
         start = checkpoints.load_start(settings.init, db.storage_options, "arvrm")
         for prefix, part in own.items():

@@ -54,19 +54,19 @@ class RobotSample:
         if self.image_size:
             out |= images_of(sample, image_name(self.camera), self.phases, self.image_size)
         if self.retrieved is not None:
-            out |= self._beside(sample, len(state))
+            out |= self._beside(self.retrieved, sample, len(state))
         return out
 
-    def _beside(self, sample: Mapping[str, Any], num_steps: int) -> dict[str, Any]:
-        places = self.retrieved.places[sample["episode_id"]]
+    def _beside(self, retrieved: Retrieved, sample: Mapping[str, Any], num_steps: int) -> dict[str, Any]:
+        places = retrieved.places[sample["episode_id"]]
         length_s = max((sample["num_frames"] - 1) / sample["fps"], 1e-6)
         times = sample["frame_s"][np.isfinite(sample["frame_s"])]
         passed = float(times[-1]) / length_s if len(times) else 1.0
-        out = {"retrieved": self.retrieved.keypoints[places], "progress": min(max(passed, 0.0), 1.0)}
-        if self.retrieved.replay is not None:
+        out = {"retrieved": retrieved.keypoints[places], "progress": min(max(passed, 0.0), 1.0)}
+        if retrieved.replay is not None:
             number = zlib.crc32(f"{sample['episode_id']} {sample['now_s']:.6f}".encode())
-            found = self.retrieved.replay.sample([self.retrieved.ids[p] for p in places], number)
-            out |= _replayed(found, num_steps, self.image_size, self.retrieved.replay.has_goals)
+            found = retrieved.replay.sample([retrieved.ids[p] for p in places], number)
+            out |= _replayed(found, num_steps, self.image_size, retrieved.replay.has_goals)
         return out
 
 

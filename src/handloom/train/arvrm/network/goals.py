@@ -28,6 +28,8 @@ class GoalTokens(nn.Module):
     std: of a hand's goals in training, in their three directions.
     """
 
+    std: Tensor
+
     def __init__(self, settings: ArvrmSettings, facts: Mapping[str, Any]) -> None:
         super().__init__()
         self.mlp = Mlp(3, settings.dim, hidden=settings.dim)

@@ -23,6 +23,10 @@ class Scales(nn.Module):
     Without `standardise` they are 0, 1 and 1: the paper's own units throughout.
     """
 
+    mean: Tensor
+    std: Tensor
+    step_std: Tensor
+
     def __init__(self, settings: ArvrmSettings, facts: Mapping[str, Any]) -> None:
         super().__init__()
         given = settings.standardise
@@ -47,7 +51,7 @@ class KeypointEncoder(nn.Module):
         self.names = nn.Parameter(0.02 * torch.randn(NUM_POINTS, dim))
         self.missing = nn.Parameter(0.02 * torch.randn(dim))
         heads = max(1, dim // 16) if dim % 16 == 0 else 1
-        options = {"dropout": 0.0, "activation": "gelu", "batch_first": True, "norm_first": True}
+        options: dict[str, Any] = {"dropout": 0.0, "activation": "gelu", "batch_first": True, "norm_first": True}
         layers = [nn.TransformerEncoderLayer(dim, heads, 2 * dim, **options) for _ in range(settings.keypoint_layers)]
         self.layers = nn.ModuleList(layers)
         self.pool = Mlp(NUM_POINTS * dim, settings.dim, hidden=settings.dim)

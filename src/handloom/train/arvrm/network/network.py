@@ -92,7 +92,7 @@ def _mirrored(batch: Mapping[str, Any], turned: Tensor) -> dict[str, Any]:
     keypoints = batch["keypoints"]
     last = 1 - 1 / batch["size"][:, 0].view(-1, 1, 1, 1)  # x of the last column's centre
     other = torch.cat([last[..., None] - keypoints[..., :1], keypoints[..., 1:]], dim=-1).flip(2)
-    out = {"keypoints": torch.where(turned.view(-1, 1, 1, 1, 1), other, keypoints)}
+    out: dict[str, Any] = {"keypoints": torch.where(turned.view(-1, 1, 1, 1, 1), other, keypoints)}
     if "goals" in batch:
         other = batch["goals"].flip(2) * torch.tensor([-1.0, 1.0, 1.0], device=keypoints.device)
         out["goals"] = torch.where(turned.view(-1, 1, 1, 1), other, batch["goals"])

@@ -59,6 +59,12 @@ class RobotNetwork(KeypointNetwork):
     are buffers, which checkpoints keep and the optimiser does not change.
     """
 
+    state_mean: Tensor
+    state_std: Tensor
+    state_step_std: Tensor
+    things_mean: Tensor
+    things_std: Tensor
+
     def __init__(self, settings: ArvrmSettings, facts: Mapping[str, Any]) -> None:
         super().__init__(settings, facts)
         for name in ("mean", "std", "step_std"):
@@ -72,7 +78,8 @@ class RobotNetwork(KeypointNetwork):
             self.place_kinds = nn.Parameter(0.02 * torch.randn(len(self.places), settings.dim))
             self.things_encoder = Mlp(len(facts["things"]), settings.dim, hidden=settings.dim)
         self.parts = parts_of(facts)
-        sizes = tuple(len(part) for part in self.parts)
+        arm, gripper = (len(part) for part in self.parts)
+        sizes = (arm, gripper)
         self.state_encoders = nn.ModuleList(Mlp(2 * size, settings.dim, hidden=settings.dim) for size in sizes)
         self.state_place = nn.Parameter(0.02 * torch.randn(len(COMPONENTS), settings.dim))
         self.state_head = Mlp(len(COMPONENTS) * settings.dim, sum(sizes), hidden=settings.dim)
@@ -114,15 +121,15 @@ class RobotNetwork(KeypointNetwork):
         tokens = torch.stack([encode(numbers[:, :, part].flatten(2)) for encode, part in pairs], dim=2)
         tokens = tokens + self.state_place
         if self.things_encoder is not None:
-            tokens = torch.cat([self._told(batch), tokens], dim=2)
+            tokens = torch.cat([self._told(self.things_encoder, batch), tokens], dim=2)
         return self.backbone(list(batch["text"]), past_images(batch), tokens)[:, :, -len(COMPONENTS) :]
 
-    def _told(self, batch: Mapping[str, Any]) -> Tensor:
+    def _told(self, encoder: Mlp, batch: Mapping[str, Any]) -> Tensor:
         """(B, T - 1, 1 + P, dim) the tokens of where things are, which come before the arm's in every step: one of all
         numbers, and with `goal_s` one of each place."""
         things = batch["things"].float()[:, :-1]
-        tokens = self.things_encoder(near((things - self.things_mean) / self.things_std))[:, :, None]
-        if not self.places:
+        tokens = encoder(near((things - self.things_mean) / self.things_std))[:, :, None]
+        if not self.places or self.goals is None:
             return tokens
         places = torch.stack([things[..., place] / self.things_std[place] for place in self.places], dim=2)
         return torch.cat([tokens, self.goals(places) + self.place_kinds], dim=2)
@@ -149,6 +156,8 @@ class RobotNetwork(KeypointNetwork):
         past = past_of(flat)
         past = Past(*(values[row, at][:, None] for values in (past.last, past.velocity, past.age)))
         features, _ = self.keypoint_encoder(flat[row, at][:, None], past)
+        if self.map is None:
+            raise ValueError("this network has no map: retrieval is off")
         found = self._ordered(self.map(features.view(size, num, *features.shape[-2:]), own))
         true = ((last - self.state_mean) / self.state_std)[:, None].expand_as(found)
         mean, counted = mean_square(found.float(), true)

@@ -23,16 +23,16 @@ class ShownSample:
     """A transform that adds to `base`'s: `frame` (h, w, 3) uint8 of step `at`, grey where no image is stored, `size`
     (width, height) of the source, and `camera`, None where it is unknown."""
 
-    base: Callable[[dict[str, Any]], dict[str, Any]]
+    base: Callable[[dict[str, Any]], dict[str, Any]] | None
     at: int
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
         images, size = sample.get(IMAGES), (int(sample["width"]), int(sample["height"]))
-        has_frame = images is not None and bool(sample["images_valid"][self.at])
+        seen = None if images is None or not sample["images_valid"][self.at] else np.asarray(images[self.at])
         grey = np.full((size[1], size[0], 3), 128, np.uint8)
-        shown = {"frame": np.asarray(images[self.at]) if has_frame else grey, "size": size}
+        shown: dict[str, Any] = {"frame": grey if seen is None else seen, "size": size}
         shown["camera"] = None if sample["camera_matrix"] is None else row_camera(sample)
-        return self.base(dict(sample)) | shown
+        return (dict(sample) if self.base is None else self.base(dict(sample))) | shown
 
 
 def shown_windows(windows: Windows) -> Windows:

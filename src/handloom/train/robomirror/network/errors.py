@@ -52,7 +52,8 @@ def _before(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def hand_sums(guesses: Mapping[str, Tensor], true: Tensor) -> dict[str, Tensor]:
     """As `motion_sums`, of several motions beside each other, by name, over all known elements."""
-    points, out = keypoints_of(true), {}
+    points = keypoints_of(true)
+    out: dict[str, Tensor] = {}
     for name, guess in guesses.items():
         out |= _distances({name: keypoints_of(guess)}, points, points.isfinite().all(-1))
         out |= _turns(name, guess, true) | _head(name, guess, true)
@@ -68,7 +69,7 @@ def _distances(guesses: Mapping[str, Tensor], points: Tensor, fair: Tensor) -> d
     out = {}
     for name, values in guesses.items():
         out[name] = _distance(values, points, fair)
-        out[f"{name}_wrist"] = _distance(*(v[..., WRIST, :] for v in (values, points)), fair[..., WRIST])
+        out[f"{name}_wrist"] = _distance(values[..., WRIST, :], points[..., WRIST, :], fair[..., WRIST])
     return out
 
 

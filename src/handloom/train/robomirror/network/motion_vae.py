@@ -31,6 +31,14 @@ class MotionVae(nn.Module):
     loss. latent_mean, latent_variance: (latent,) of the latents of training windows.
     """
 
+    components: Tensor
+    mean: Tensor
+    scale: Tensor
+    rate_hz: Tensor
+    latent_mean: Tensor
+    latent_variance: Tensor
+    num_batches: Tensor
+
     def __init__(self, settings: RobomirrorSettings, facts: Mapping[str, Any]) -> None:
         super().__init__()
         self.settings = settings

@@ -42,9 +42,10 @@ class Block(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.inner = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 3 * width))
-        nn.init.zeros_(self.modulation[1].weight)
-        nn.init.zeros_(self.modulation[1].bias)
+        shifts = nn.Linear(width, 3 * width)
+        nn.init.zeros_(shifts.weight)
+        nn.init.zeros_(shifts.bias)
+        self.modulation = nn.Sequential(nn.SiLU(), shifts)
 
     def forward(self, hidden: Tensor, condition: Tensor) -> Tensor:
         shift, scale, gate = self.modulation(condition).chunk(3, dim=-1)
@@ -58,6 +59,12 @@ class Student(nn.Module):
     caller's; latents are standardised by it.
     """
 
+    kept: Tensor
+    observed_mean: Tensor
+    observed_std: Tensor
+    action_mean: Tensor
+    action_std: Tensor
+
     def __init__(self, settings: StudentSettings, num_latent: int, num_observed: int, num_actions: int) -> None:
         super().__init__()
         self.settings = settings
@@ -68,9 +75,10 @@ class Student(nn.Module):
         self.first = nn.Linear(num_actions, width)
         self.blocks = nn.ModuleList([Block(width) for _ in range(settings.blocks)])
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.last_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+        shifts = nn.Linear(width, 2 * width)
+        self.last_modulation = nn.Sequential(nn.SiLU(), shifts)
         self.last = nn.Linear(width, num_actions)
-        for layer in (self.last_modulation[1], self.last):
+        for layer in (shifts, self.last):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         self.register_buffer("kept", kept_signal(settings.diffusion_steps))

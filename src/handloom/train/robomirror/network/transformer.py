@@ -31,6 +31,9 @@ class Seen(nn.Module):
     """The intent of a batch as tokens (B, L, dim), and as one more for each frame (B, T, dim): between the two steps
     that are nearest in time, in proportion."""
 
+    mean: Tensor
+    components: Tensor
+
     def __init__(self, settings: RobomirrorSettings, facts: Mapping[str, Any]) -> None:
         super().__init__()
         for name in ("mean", "components"):

@@ -30,6 +30,9 @@ class Understanding(nn.Module):
     vae: its weights are buffers here, so that they are in the checkpoint and are not trained.
     """
 
+    mean_motion: Tensor
+    slow: Tensor
+
     def __init__(self, settings: RobomirrorSettings, facts: Mapping[str, Any]) -> None:
         super().__init__()
         self.settings = settings
