@@ -8,18 +8,21 @@ from support.old_tables import NUM_FRAMES, NUMBER_OF, A, B, old_table, recorded
 from support.rows import digests, make_clip
 
 from handloom.api import Database
-from handloom.errors import ConfigError
+from handloom.errors import ConfigError, HandloomError
 from handloom.pipelines.export.lerobot import lerobot
 from handloom.pipelines.export.parquet import export
 from handloom.pipelines.export.webdataset import webdataset
 from handloom.pipelines.run.run import stored_config
 from handloom.pipelines.run.todo.plan import asked_of, plan_work
 from handloom.pipelines.status.status import status
-from handloom.schemas.tables.stage_columns import key_column
+from handloom.schemas.tables.arrow import clips_schema
+from handloom.schemas.tables.stage_columns import key_column, owner_of
 from handloom.stages.keys import recorded_keys
-from handloom.stages.registry import MORE
+from handloom.stages.registry import MORE, stage_graph
 from handloom.store.clips.clip_list import add_clips
 from handloom.store.runs.runs import list_runs, stage_seconds, start_run
+from handloom.store.stages.columns import add_columns_for
+from handloom.store.stages.schema_steps import to_newest
 
 NEW = make_clip(1)
 ROW = ["clip_id", "frame_s", "hand_visible", "track_points_px", "embedding_motion", "thumbnail", "run_key"]
@@ -58,6 +61,23 @@ def test_status_and_exports(old, tmp_path):
     assert webdataset(old, str(tmp_path / "webdataset")).num_samples == 2
     found = lerobot(old, str(tmp_path / "lerobot"))
     assert (found.num_episodes, found.num_frames, found.hz) == (2, 2 * NUM_FRAMES, 6)
+
+
+@pytest.mark.parametrize("old", ["0.3.0"], indirect=True)
+def test_an_upgrade_that_stopped_before_its_first_stage_leaves_a_table_that_reads(old, tmp_path):
+    """The run has brought the columns of today, all null, and was killed."""
+    graph = stage_graph(stored_config(old).settings())
+    fields = [field for field in graph.schema() if owner_of(field) is not None]
+    to_newest(old, graph.schema(), recorded_keys, replace=True)
+    add_columns_for(old, fields, ours=clips_schema(1).names, replace=True)
+    assert status(old)["clips"] == 2
+    (shard,) = export(old, "parquet", str(tmp_path / "parquet"))
+    assert shard.num_rows == 2
+    assert lerobot(old, str(tmp_path / "lerobot")).num_episodes == 2
+    assert [hit.clip_id for hit in old.search(text="open the drawer")] == [A]
+    assert [hit.clip_id for hit in old.search(clip=A)] == [B]
+    with pytest.raises(HandloomError, match="has no look embedding"):
+        old.search(clip=A, by="look")
 
 
 @pytest.mark.parametrize("old", ["0.4.dev2"], indirect=True)

@@ -122,6 +122,7 @@ def test_a_job_that_holds_nothing_out_says_why_before_it_trains():
     why = "no video is held out: all windows are of one video"
     line = {"kind": "held_out", "step": 0, "epoch": 0, "windows": 0, "numbers": {}, "why_none": why}
     assert text_of(line, "arm4r/scratch") == f"arm4r/scratch nothing is held out: {why}"
+    assert text_of(line | {"epoch": 1}, "arm4r/scratch") == "", "it is said once"
     variants = {"scratch": {"step": 2, "epoch": 1, "train_s": 3.0, "numbers": {}, "why_none": why}}
     said = train_text(TrainSummary("arm4r", "done", "runs/a", variants, "runs/a/report.html", 0))
     assert said.startswith(f"arm4r/scratch: 2 steps, 1 epoch, 3.0 s; held out: nothing: {why}")

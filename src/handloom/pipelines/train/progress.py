@@ -48,8 +48,8 @@ def text_of(line: dict[str, Any], title: str) -> str:
         return f"{title} {text} windows_per_s={rate:.1f} loader_wait={wait:.0%}"
     if kind == "held_out":
         numbers = (f"{name}={value:.5g}" for name, value in line["numbers"].items() if value is not None)
-        if not line["windows"]:
-            return f"{title} nothing is held out: {line.get('why_none') or 'no window'}"
+        if not line["windows"]:  # said once
+            return "" if line["epoch"] else f"{title} nothing is held out: {line.get('why_none') or 'no window'}"
         return f"{title} held_out step={step} epoch={line['epoch']} windows={line['windows']} {' '.join(numbers)}"
     if kind == "begins":
         row = "clip" if line["table"] == "clips" else "episode"
