@@ -51,8 +51,8 @@ def hand_sides(
     check_rate(settings, hz)
     counts["slower"] = slower
     train, held_out = (hand_windows(db, settings, version, split) for split in ("train", "held_out"))
-    every = {**counts, "train": dict(train.counts), "held_out": dict(held_out.counts)}
-    return train, held_out, every
+    counts |= {"train": dict(train.counts), "held_out": dict(held_out.counts)}
+    return train, held_out, counts
 
 
 def hand_windows(
