@@ -122,8 +122,9 @@ def bench_arvrm(
             watch.part(cell.name)
             cells.append(asdict(cell) | measured(cell, size, human, clips, folder))
             watch.did()
-    results |= {"cells": cells, "curves": curves_of(cells), "differences": differences_of(cells, SCRATCH)}
-    results["taken_away"] = differences_of(cells, WHOLE)
+    looks = len(size.tasks) * len(size.numbers)
+    results |= {"cells": cells, "curves": curves_of(cells), "differences": differences_of(cells, SCRATCH, looks)}
+    results["taken_away"] = differences_of(cells, WHOLE, looks)
     return describe("arvrm", results, goals_of(results["differences"], size.parts_at), watch)
 
 
