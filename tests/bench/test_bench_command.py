@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from support.hand_tables import hand_db, hand_row
+from support.training import kept
 
 pytest.importorskip("metaworld", reason="the simulator is not installed: pip install '.[sim]'")
 pytest.importorskip("torch", reason="training is not installed: pip install '.[train]'")
+
+import torch
 
 from handloom.bench.command.measure import Size, bench_command, cells_of, robomirror
 from handloom.bench.command.probe import probe
@@ -29,6 +34,7 @@ from handloom.sim.policies import Expert
 from handloom.sim.rollouts import moves
 from handloom.sim.scores import wilson
 from handloom.sim.tasks import Use, find_task, scene_seed
+from handloom.train.robomirror.settings import RobomirrorSettings
 
 
 @pytest.mark.parametrize(("name", "number"), [("reach", 0), ("push", 0), ("pick-place", 1)])
@@ -133,5 +139,18 @@ def test_robomirror_is_trained_to_its_end(tmp_path, monkeypatch):
         motion = str(tmp_path / f"motion-{clips}")
         assert asked[-2:] == [("", motion), (motion, str(tmp_path / f"understand-{clips}"))]
     (tmp_path / "motion").mkdir()
-    with pytest.raises(ConfigError, match=r"motion has no checkpoint"):
+    with pytest.raises(ConfigError, match=r"no complete checkpoint at .*motion"):
         robomirror(db.uri, "a", tmp_path)
+
+
+def test_an_out_of_yours_is_taken(tmp_path):
+    """As `handloom train` leaves it, with a folder for each variant: it was refused as one without a checkpoint."""
+    for name, variant in (("motion", "motion"), ("understand", "reconstruction")):
+        kept(tmp_path / name / variant, torch.nn.Linear(1, 1), RobomirrorSettings(), {})
+        (tmp_path / name / "job.json").write_text(json.dumps({"variants": [variant]}))
+    people = robomirror("no database is needed", "a", tmp_path)
+    assert (people.motion, people.understand) == (tmp_path / "motion", tmp_path / "understand")
+    facts = next(tmp_path.rglob("reconstruction/*/*/checkpoint.json"))
+    facts.write_text(facts.read_text().replace('"finished": true', '"finished": false'))
+    with pytest.raises(ConfigError, match=r"understand has a training that has not ended"):
+        robomirror("no database is needed", "a", tmp_path)

@@ -305,7 +305,7 @@ def robomirror(db: str, clips: str, folder: Path) -> People:
 
     Raises ConfigError where a run of yours has no checkpoint, or has not ended.
     """
-    from handloom.train.checkpoint import peek
+    from handloom.train.checkpoint import find_start
     from handloom.train.loop import train
     from handloom.train.registry import settings_file
     from handloom.train.robomirror.recipe import RECIPE
@@ -314,12 +314,9 @@ def robomirror(db: str, clips: str, folder: Path) -> People:
     places: dict[str, Path] = {}
     for stage, size in (("motion", "small"), ("understand", "small-understand")):
         if (yours := folder / stage).exists():
-            found = peek(Folder.parse(yours))
-            if found is None or not found[0].finished:
-                problem = f"{yours} has {'no checkpoint' if found is None else 'a training that has not ended'}"
-                raise ConfigError(
-                    problem, "go on with it (`handloom train robomirror`), or remove it: it is trained here"
-                )
+            if not find_start(str(yours), {}, RECIPE.name)[0].finished:
+                hint = "go on with it (`handloom train robomirror`), or remove it: it is trained here"
+                raise ConfigError(f"{yours} has a training that has not ended", hint)
             places[stage] = yours
             continue
         places[stage] = folder / f"{stage}-{clips}"
