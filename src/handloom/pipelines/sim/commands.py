@@ -16,7 +16,7 @@ from handloom.store.location import storage_options_from
 if TYPE_CHECKING:
     from handloom.train.arm4r.data.commands import Commands
 
-TRAIN_SO = "train ARM4R with command = motion, or both (docs/sim.md)"
+TRAIN_SO = "train ARM4R with command = motion, or both (docs/human-video.md)"
 
 
 @dataclass(frozen=True)
