@@ -12,7 +12,7 @@ pytest.importorskip("torch", reason="training is not installed: pip install '.[t
 import torch
 from support.hand_tables import hand_db, hand_row
 
-from handloom.bench.kept import identity_of
+from handloom.bench.kept import TRIAL, identity_of
 from handloom.bench.loop.arvrm import (
     SCRATCH,
     VARIANTS,
@@ -89,7 +89,7 @@ def test_finished_cells_are_kept(tmp_path: Path):
     cells = report["results"]["cells"]
     assert [one["steps"] for one in cells] == [10] * (len(VARIANTS) + 2)
     assert set(report["results"]["differences"]) == VARIANTS.keys() - {SCRATCH}
-    kept = {place: place.stat().st_mtime_ns for place in (tmp_path / "data" / "cells").iterdir()}
+    kept = {place: place.stat().st_mtime_ns for place in (tmp_path / "data" / TRIAL / "cells").iterdir()}
     again = bench_arvrm(human, tmp_path / "data", Watch(lambda line: None, quick=True))
     assert again["results"]["cells"] == cells
-    assert {place: place.stat().st_mtime_ns for place in (tmp_path / "data" / "cells").iterdir()} == kept
+    assert {place: place.stat().st_mtime_ns for place in (tmp_path / "data" / TRIAL / "cells").iterdir()} == kept

@@ -12,6 +12,7 @@ from support.track_tables import robot_db
 pytest.importorskip("metaworld", reason="the simulator is not installed: pip install '.[sim]'")
 pytest.importorskip("torch", reason="training is not installed: pip install '.[train]'")
 
+from handloom.bench.kept import TRIAL
 from handloom.bench.loop.compare import ALL, curves_of, difference, differences_of
 from handloom.bench.loop.measure import (
     BESIDE,
@@ -143,8 +144,8 @@ def test_finished_cells_are_kept(tmp_path):
         (1, SCRATCH, 20),
         (1, SCRIPTED, 20),
     ]
-    kept = {place: place.stat().st_mtime_ns for place in (tmp_path / CELLS).iterdir()}
+    kept = {place: place.stat().st_mtime_ns for place in (tmp_path / TRIAL / CELLS).iterdir()}
     assert len(kept) == 2
     again = bench_loop(None, tmp_path, Watch(lambda line: None, quick=True), [SCRATCH, SCRIPTED])
     assert again["results"]["cells"] == report["results"]["cells"]
-    assert {place: place.stat().st_mtime_ns for place in (tmp_path / CELLS).iterdir()} == kept
+    assert {place: place.stat().st_mtime_ns for place in (tmp_path / TRIAL / CELLS).iterdir()} == kept

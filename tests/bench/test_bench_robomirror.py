@@ -13,13 +13,12 @@ from support.hand_tables import hand_db, hand_row, with_intents
 pytest.importorskip("torch", reason="training is not installed: pip install '.[train]'")
 
 from handloom.api import Database
-from handloom.bench.kept import identity_of, init_of, kept
+from handloom.bench.kept import TRIAL, identity_of, init_of, kept
 from handloom.bench.robomirror.measure import (
     ALIGNMENT,
     CELLS,
     FLOW,
     MOTION,
-    TRIAL,
     Size,
     bench_robomirror,
     cells_of,

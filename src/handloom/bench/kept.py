@@ -10,10 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from handloom.api import Database
-from handloom.errors import ConfigError
+from handloom.errors import ConfigError, StoreError
 from handloom.io.atomic import atomic_file
 from handloom.io.folder import Folder
 from handloom.store.embodiment import HUMAN, condition_of
+
+TRIAL = "quick"
+
+
+def place_of(folder: Path, quick: bool) -> Path:
+    """The folder of what a benchmark that trains has finished, which is made: `folder`, with `--quick` one in it. A
+    trial's networks and cells have the names of those of the whole."""
+    place = folder / TRIAL if quick else folder
+    place.mkdir(parents=True, exist_ok=True)
+    return place
 
 
 def kept(place: Path, asked: Mapping[str, Any], measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
@@ -21,13 +31,25 @@ def kept(place: Path, asked: Mapping[str, Any], measure: Callable[[], Mapping[st
     there, or was asked for otherwise. One file each: several processes may measure parts of one benchmark.
 
     asked: what the numbers depend on, as JSON has it.
+
+    Raises StoreError where the file is damaged.
     """
-    found: dict[str, Any] = json.loads(place.read_text()) if place.exists() else {}
+    found = _read(place) if place.exists() else {}
     if {key: found.get(key) for key in asked} != dict(asked):
         found = {**asked, **measure()}
         place.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(place) as draft:
             draft.write_text(json.dumps(found, indent=1))
+    return found
+
+
+def _read(place: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(place.read_text())
+        if not isinstance(found, dict):
+            raise ValueError("it is no JSON object")
+    except ValueError as error:
+        raise StoreError(f"{place} is damaged: {error}", "remove it: this part is then measured again") from error
     return found
 
 

@@ -37,7 +37,7 @@ from handloom.bench.command.tables import (
     goals_of,
     told_of,
 )
-from handloom.bench.kept import identity_of, init_of, kept, with_cpu_s
+from handloom.bench.kept import identity_of, init_of, kept, place_of, with_cpu_s
 from handloom.bench.report import describe
 from handloom.bench.watch import Watch
 from handloom.errors import ConfigError
@@ -128,7 +128,7 @@ def bench_command(db: str | None, data: Path | None, watch: Watch) -> dict[str, 
     cells: list[dict[str, Any]] = []
     with watch.measuring(), tempfile.TemporaryDirectory(prefix="handloom-bench-") as scratch:
         folder = Path(scratch) if data is None else data
-        folder.mkdir(parents=True, exist_ok=True)
+        finished = place_of(folder, watch.quick)
         asked = list(cells_of(size))
         watch.expect(len(asked) + 1)
         watch.part("experts")
@@ -137,7 +137,7 @@ def bench_command(db: str | None, data: Path | None, watch: Watch) -> dict[str, 
         people = robomirror(db, clips, folder)
         for cell in asked:
             watch.part(cell.name)
-            found = _kept(cell, size, people, folder)
+            found = _kept(cell, size, people, finished)
             results["clips"] = found.get("clips") or results["clips"]
             if found.get("probe"):  # the same for all seeds
                 results["probes"][cell.told_by] = found["probe"]

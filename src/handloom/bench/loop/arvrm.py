@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from handloom.api import Database
-from handloom.bench.kept import identity_of, kept, with_cpu_s
+from handloom.bench.kept import identity_of, kept, place_of, with_cpu_s
 from handloom.bench.loop.compare import ALL, curves_of, differences_of
 from handloom.bench.loop.measure import CELLS, SCRATCH, Cell
 from handloom.bench.report import describe, goal
@@ -113,8 +113,7 @@ def bench_arvrm(
     results |= {"versions": {name: installed(name) for name in ("metaworld", "mujoco", "torch")}}
     cells: list[dict[str, Any]] = []
     with watch.measuring(), tempfile.TemporaryDirectory(prefix="handloom-bench-") as scratch:
-        folder = Path(scratch) if data is None else data
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = place_of(Path(scratch) if data is None else data, watch.quick)
         # Finished ones first: a report of an interrupted run has them all.
         asked = sorted(cells_of(size, chosen), key=lambda cell: not _place(folder, cell).exists())
         watch.expect(len(asked))

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from handloom.api import Database
-from handloom.bench.kept import identity_of, kept
+from handloom.bench.kept import identity_of, kept, place_of
 from handloom.bench.loop.compare import ALL, curves_of, differences_of
 from handloom.bench.loop.people import PEOPLE, SCRIPTED, SHUFFLED, TRUTH, database_of
 from handloom.bench.report import describe, goal
@@ -125,8 +125,7 @@ def bench_loop(
     results |= {"versions": {name: installed(name) for name in ("metaworld", "mujoco", "torch")}}
     cells: list[dict[str, Any]] = []
     with watch.measuring(), tempfile.TemporaryDirectory(prefix="handloom-bench-") as scratch:
-        folder = Path(scratch) if data is None else data
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = place_of(Path(scratch) if data is None else data, watch.quick)
         asked = list(cells_of(size, chosen))
         watch.expect(len(asked))
         for cell in asked:

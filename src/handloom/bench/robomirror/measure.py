@@ -18,7 +18,7 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from handloom.api import Database
-from handloom.bench.kept import identity_of, init_of, kept
+from handloom.bench.kept import identity_of, init_of, kept, place_of
 from handloom.bench.report import describe, goal
 from handloom.bench.retrieval import scenes
 from handloom.bench.retrieval.data import make_rows, new_database
@@ -30,7 +30,7 @@ from handloom.schemas.settings import RunConfig, Settings
 if TYPE_CHECKING:
     from handloom.train.robomirror.settings import RobomirrorSettings
 
-CELLS, TRIAL = "cells", "quick"
+CELLS = "cells"
 MOTION, FLOW, DIFFUSION, ALIGNMENT = "motion", "flow matching", "diffusion", "alignment"
 WAYS: dict[str, dict[str, str]] = {
     FLOW: {"process": "flow"}, DIFFUSION: {"process": "ddpm"}, ALIGNMENT: {"understand_by": "alignment"},
@@ -86,8 +86,7 @@ def bench_robomirror(db: str | None, data: Path | None, watch: Watch) -> dict[st
     cells: list[dict[str, Any]] = []
     with watch.measuring(), tempfile.TemporaryDirectory(prefix="handloom-bench-") as scratch:
         folder = Path(scratch) / "data" if data is None else data
-        folder.mkdir(parents=True, exist_ok=True)
-        trained = folder / TRIAL if watch.quick else folder  # a trial's networks and cells are not those of the whole
+        trained = place_of(folder, watch.quick)
         people = _rendered(size, folder, Path(scratch), watch) if db is None else Database.open(db)
         results["clips"] = people.count("clips")
         # Rendered clips are put into a new database each time.
