@@ -136,6 +136,9 @@ def test_what_it_does_not_take(tmp_path):
         run_benchmark("retrieval", None, None, print, num_clips=3)
     with pytest.raises(ConfigError, match="takes no --data"):
         run_benchmark("look", None, None, print, data=tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"--data .*file is no folder that can be written"):
+        run_benchmark("retrieval", None, None, print, data=tmp_path / "file")
 
 
 @pytest.mark.slow

@@ -145,6 +145,8 @@ def run_benchmark(
         raise ConfigError(f"benchmark {name!r} takes no --videos", "what it measures on is synthetic")
     if save is not None:
         local_folder(save, "--save")  # before hours of work
+    if data is not None:
+        local_folder(data, "--data")
     watch = Watch(say, quick)
     report = benchmarks[name](videos, watch)
     if save is not None:
