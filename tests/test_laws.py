@@ -454,8 +454,9 @@ COMMANDS = {
     "--no-show-settings --quiet -q --json --help",
     "sim record": "--task --out --episodes --seed --picture-hz --camera --size --workers --ray-address --overwrite "
     "--no-overwrite --json --help",
-    "sim evaluate": "--task --policy --episodes --seeds --max-steps --workers --ray-address --out --video --no-video "
-    "--calvin --calvin-python --sequences --command-clip --command-db --command-motion --json --help",
+    "sim evaluate": "--task --policy --episodes --seeds --max-steps --workers --ray-address --out --overwrite "
+    "--no-overwrite --video --no-video --calvin --calvin-python --sequences --command-clip --command-db "
+    "--command-motion --json --help",
     "sim imitate": "--out --db --motion --understand --robot --student --config --set --show-settings "
     "--no-show-settings --video --no-video --workers --ray-address --json --help",
     "presets": "--json --help",

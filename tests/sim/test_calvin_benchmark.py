@@ -312,6 +312,11 @@ def test_sequences_become_videos(dataset, python, tmp_path):
     assert json.loads((tmp_path / "out/evaluate.json").read_text()) == asdict(found)
     with av.open(found.videos[0]) as video:
         assert video.streams.video[0].frames == 6
+    with pytest.raises(ConfigError, match="has an evaluation already"):
+        evaluate_calvin(dataset, "random", 1, python=python, max_steps=5, out=tmp_path / "out")
+    again = evaluate_calvin(dataset, "random", 1, python=python, max_steps=5, out=tmp_path / "out", overwrite=True)
+    assert again.videos == []
+    assert [place.name for place in (tmp_path / "out").iterdir()] == ["evaluate.json"], "no video of the other"
 
 
 def test_scores_are_those_of_calvins_own_script():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -347,6 +348,35 @@ def test_the_best_and_the_worst_episode_become_videos(draws, tmp_path, monkeypat
     for path in found["videos"]["reach"].values():
         with av.open(path) as video:
             assert video.streams.video[0].frames >= 2
+
+
+def test_an_evaluation_is_replaced_only_with_overwrite_and_its_videos_with_it(tmp_path, monkeypatch):
+    """Its report is there before videos are drawn."""
+    report, short = tmp_path / "evaluate.json", {"max_steps": 1, "workers": 1, "out": tmp_path}
+
+    def film(task, by_seed, folder, gl):
+        if json.loads(report.read_text())["policy"] == "expert":
+            raise OSError("no space left")
+        (folder / "reach_best.mp4").touch()
+        return {"best": str(folder / "reach_best.mp4")}
+
+    monkeypatch.setattr("handloom.pipelines.sim.evaluate.backend", lambda: "none")
+    monkeypatch.setattr("handloom.pipelines.sim.evaluate._film", film)
+    (tmp_path / "mine.mp4").touch()
+    found = evaluate("reach", "random", 1, 1, videos=True, **short)
+    kept = report.read_bytes()
+    assert json.loads(kept) == asdict(found)
+    assert list(found.videos["reach"]) == ["best"]
+    with pytest.raises(ConfigError, match=r"has an evaluation already \(evaluate\.json\)") as told:
+        evaluate("reach", "expert", 1, 1, **short)
+    assert "--overwrite" in told.value.hint
+    assert report.read_bytes() == kept
+    with pytest.raises(OSError, match="no space left"):
+        evaluate("reach", "expert", 1, 1, overwrite=True, videos=True, **short)
+    assert json.loads(report.read_text())["tasks"]["reach"]["episodes"] == 1
+    assert {place.name for place in tmp_path.iterdir()} == {"evaluate.json", "mine.mp4"}, "no video of the other"
+    with pytest.raises(ConfigError, match="--out is empty"):
+        app(["sim", "evaluate", "--task", "reach", "--policy", "random", "--out", ""], standalone_mode=False)
 
 
 def test_a_policy_with_a_camera_sees_what_it_does(draws):

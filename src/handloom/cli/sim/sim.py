@@ -89,7 +89,8 @@ def evaluate(
         int | None, typer.Option(min=1, help="Processes; by default one per core, with --calvin one.")
     ] = None,
     ray_address: RayOption = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for evaluate.json and videos; by default none.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder for evaluate.json and videos; by default none.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier evaluation in the same place.")] = False,
     video: Annotated[
         bool | None,
         typer.Option(
@@ -123,9 +124,13 @@ def evaluate(
     """How often a policy does its tasks, with intervals."""
     if video and out is None:
         raise ConfigError("--video without --out", "name a folder for the videos with --out")
+    if out is not None and not out.strip():  # `Path` takes it for the folder that one is in
+        raise ConfigError("--out is empty", "give a folder")
+    place = None if out is None else Path(out)
     shared: dict[str, Any] = {
         "ray_address": ray_address,
-        "out": out,
+        "out": place,
+        "overwrite": overwrite,
         "videos": calvin is None if video is None else video,
     }
     if max_steps is not None:
@@ -153,7 +158,7 @@ def evaluate(
     if json_:
         print(json.dumps(asdict(found)))
     else:
-        _show(found, out)
+        _show(found, place)
     _tell(found.error, sum(score["episodes"] for score in found.tasks.values()), every)
 
 

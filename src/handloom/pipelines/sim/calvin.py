@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError, HandloomError
-from handloom.io.folder import local_folder
-from handloom.pipelines.sim.evaluate import keep_evaluation
+from handloom.pipelines.sim.evaluate import check_out, keep_evaluation
 from handloom.pipelines.sim.jobs import INTERRUPTED, Jobs, Where, in_order, or_error
 from handloom.sim.calvin.installation import HZ, Calvin, CalvinObservation
 from handloom.sim.calvin.installation import Sequence as TaskSequence
@@ -55,6 +54,7 @@ def evaluate_calvin(
     workers: int | None = None,
     ray_address: str | None = None,
     out: Path | None = None,
+    overwrite: bool = False,
     videos: bool = False,
     progress: Callable[[int, int], None] | None = None,
     told: Callable[[str], None] = lambda _: None,
@@ -72,14 +72,14 @@ def evaluate_calvin(
         workers: processes, each with a CALVIN and a policy of its own; None: one, on a cluster one per core.
             ray_address: a Ray cluster that runs the sequences instead; CALVIN and the dataset are at the same paths on
             its nodes.
-        out: a local folder for `evaluate.json`, the same as is returned, and for videos. videos: of each sequence, what
-            `rgb_static` saw; they need `out`.
+        out: a local folder for `evaluate.json`, the same as is returned, and for videos. overwrite: replace the
+            evaluation that is there, with its videos. videos: of each sequence, what `rgb_static` saw; they need `out`.
         progress: called with the numbers of sequences that are done, and of all.
         told: called with a line where something takes minutes.
 
     Raises:
         ConfigError: no such dataset, interpreter or policy, CALVIN is not installed there, a number is out of range, or
-            videos of a cluster.
+            videos of a cluster; as `check_out`.
         HandloomError: CALVIN or the policy raised an error before any sequence was finished.
     """
     video = out if videos else None
@@ -87,8 +87,7 @@ def evaluate_calvin(
     where = Where(workers if ray_address is not None else 1 if workers is None else workers, ray_address)
     find_policy(policy)  # what is wrong with it is said before minutes are spent on drawing sequences
     place = str(Path(dataset).absolute())
-    if out is not None:
-        local_folder(out, "--out")
+    check_out(out, overwrite)
     try:
         calvin = calvin_of(place, python)
         told("CALVIN draws its sequences first: minutes of CPU time")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +66,7 @@ def evaluate(
     workers: int | None = None,
     ray_address: str | None = None,
     out: Path | None = None,
+    overwrite: bool = False,
     videos: bool = False,
     from_clips: FromClips | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -80,14 +81,15 @@ def evaluate(
         task_names: `NAME[,NAME]`. policy: see `sim.policies.FORMS`.
         max_steps: after which an episode has failed, 1 to 500.
         workers: processes; None: one per core. ray_address: a Ray cluster that runs them instead.
-        out: a local folder for `evaluate.json`, the same as is returned, and for videos. videos: of the best and the
-            worst episode of each task, as MP4; they need `out`.
+        out: a local folder for `evaluate.json`, the same as is returned, and for videos. overwrite: replace the
+            evaluation that is there, with its videos, when this one has ended.
+        videos: of the best and the worst episode of each task, as MP4; they need `out`.
         from_clips: which clips tell the policy its tasks; None: what it was trained to be told by.
         progress: called with the numbers of episodes that are done, and of all.
 
     Raises:
         ConfigError: an unknown task or policy, one that does not fit its task, a number out of range, or videos on a
-            machine that draws no pictures; as `told_clips`.
+            machine that draws no pictures; as `told_clips` and `check_out`.
         HandloomError: processes died, or the policy raised an error, before any episode was finished.
         ModuleNotFoundError: the simulator is not installed.
     """
@@ -96,8 +98,7 @@ def evaluate(
     where = Where(workers, ray_address)
     require_simulator()
     gl = backend() if out is not None and videos else None
-    if out is not None:
-        local_folder(out, "--out")
+    check_out(out, overwrite)
     clips = None if from_clips is None else told_clips(policy, tasks, from_clips)
     for task in tasks:
         policy_told(policy, task, clips)  # what is wrong with it is said before anything is computed
@@ -120,15 +121,16 @@ def evaluate(
         told = INTERRUPTED
     finished = {name: {seed: some for seed, some in by_seed.items() if some} for name, by_seed in found.items()}
     finished = {name: by_seed for name, by_seed in finished.items() if by_seed}
-    films = {}
-    if out is not None and gl is not None:
-        shown = [task for task in tasks if task.name in finished]
-        films = {task.name: _film(task, list(finished[task.name].values()), out, gl) for task in shown}
     scores = {name: scores_of(by_seed) for name, by_seed in finished.items()}
     versions = {name: installed(name) for name in ("metaworld", "mujoco")}
     told_by = {} if clips is None else {task.name: list(clips.by_task[task.text]) for task in tasks}
-    result = Evaluation(policy, num_episodes, num_seeds, max_steps, HZ, scores, films, versions, told, told_by)
-    keep_evaluation(result, out)
+    result = Evaluation(policy, num_episodes, num_seeds, max_steps, HZ, scores, {}, versions, told, told_by)
+    keep_evaluation(result, out)  # before minutes of drawing, which may fail
+    if out is not None and gl is not None:
+        shown = [task for task in tasks if task.name in finished]
+        films = {task.name: _film(task, list(finished[task.name].values()), out, gl) for task in shown}
+        result = replace(result, videos=films)
+        keep_evaluation(result, out)
     return result
 
 
@@ -220,10 +222,36 @@ def _check(num_episodes: int, num_seeds: int, max_steps: int) -> None:
         raise ConfigError(f"--max-steps {max_steps}", f"1 to {MAX_STEPS}, where Meta-World ends an episode")
 
 
+def check_out(out: Path | None, overwrite: bool) -> None:
+    """Make the folder of an evaluation, before anything is computed.
+
+    Raises ConfigError: as `local_folder`, or it has an evaluation and `overwrite` is false.
+    """
+    if out is None:
+        return
+    local_folder(out, "--out")
+    if (out / REPORT).exists() and not overwrite:
+        problem = f"--out {out} has an evaluation already ({REPORT})"
+        raise ConfigError(problem, "name another folder, or replace it with --overwrite")
+
+
 def keep_evaluation(found: Any, out: Path | None) -> None:
-    """Write an evaluation, a dataclass, as `evaluate.json` in its folder, if it has one."""
-    if out is not None:
-        Folder.parse(out).write_json(REPORT, asdict(found))
+    """Write an evaluation, a dataclass, as `evaluate.json` in its folder, if it has one. Videos of the one that was
+    there, which this one has not, are removed."""
+    if out is None:
+        return
+    folder, content = Folder.parse(out), asdict(found)
+    before = folder.read_json(REPORT)
+    old = _videos(before.get("videos")) if isinstance(before, dict) else set()
+    folder.write_json(REPORT, content)
+    folder.remove_files(sorted(old - _videos(content["videos"])))
+
+
+def _videos(named: Any) -> set[str]:
+    """Names of the files that a report's `videos` has, of tasks or of sequences."""
+    if isinstance(named, dict | list):
+        return set().union(*map(_videos, named.values() if isinstance(named, dict) else named))
+    return {Path(named).name} if isinstance(named, str) and named.endswith(".mp4") else set()
 
 
 def _film(task: Task, by_seed: Sequence[Sequence[Outcome]], folder: Path, gl: str) -> dict[str, str]:
