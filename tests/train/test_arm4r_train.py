@@ -12,7 +12,8 @@ import torch
 from support.track_tables import robot_db, room_db, room_row
 
 import handloom.train.arm4r as package
-from handloom.errors import ConfigError
+from handloom.api import Database
+from handloom.errors import ConfigError, StoreError
 from handloom.io.folder import Folder
 from handloom.schemas.training import TrainSettings
 from handloom.train.arm4r.recipe import RECIPE
@@ -87,9 +88,18 @@ def test_scales_are_those_of_the_training_windows(rooms):
     ],
 )
 def test_a_table_that_cannot_be_trained_on_is_refused(rooms, values, words):
-    with pytest.raises(ConfigError, match=words) as caught:
-        RECIPE.data(rooms, settings(**values))
-    assert caught.value.hint
+    for ask in (RECIPE.data, *(() if "grid_points" in values else (RECIPE.check,))):  # the grid is told by a window
+        with pytest.raises(ConfigError, match=words) as caught:
+            ask(rooms, settings(**values))
+        assert caught.value.hint
+
+
+@pytest.mark.parametrize("stage", ["human", "robot_points"])
+def test_a_database_without_clips_and_a_version_that_is_gone_are_refused_before_a_job_begins(rooms, tmp_path, stage):
+    with pytest.raises(ConfigError, match="there are no clips to train on"):
+        RECIPE.check(Database.open(tmp_path / "db", create=True), settings(stage=stage))
+    with pytest.raises(StoreError, match="9999"):
+        RECIPE.check(rooms, settings(stage=stage, version=9999))
 
 
 def test_a_table_of_an_older_version_is_refused_with_the_columns_it_lacks(tmp_path):

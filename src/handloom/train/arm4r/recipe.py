@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from handloom.errors import ConfigError
 from handloom.train.arm4r.data.control import check_control, control_data
-from handloom.train.arm4r.data.points import point_data
+from handloom.train.arm4r.data.points import point_data, point_sides
 from handloom.train.arm4r.network.network import COMMAND, FRESH_FOR_CONTROL, Arm4rNetwork
 from handloom.train.arm4r.reporting import report_of
 from handloom.train.arm4r.settings import Arm4rSettings
@@ -40,9 +40,8 @@ class Arm4r:
         return point_data(db, settings, version)
 
     def check(self, db: Database, settings: Arm4rSettings, version: int | None = None) -> None:
-        """Raise ConfigError for names of `control` that the episodes lack, and for tasks that no clip tells."""
-        if settings.stage == "control":
-            check_control(db, settings, version)
+        """Raise ConfigError as `data`, where that can be told without reading windows."""
+        (check_control if settings.stage == "control" else point_sides)(db, settings, version)
 
     def network(self, settings: Arm4rSettings, facts: Mapping[str, Any]) -> Arm4rNetwork:
         """A new network for windows with these facts."""

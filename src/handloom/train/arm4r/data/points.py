@@ -42,33 +42,33 @@ def point_data(db: Database, settings: Arm4rSettings, version: int | None = None
     Raises:
         ConfigError: there are no clips; none has the depth or the poses that the settings need; the table's grid does
             not fit the settings; all clips are shorter than a sample; a split is empty.
+        StoreError: the version no longer exists.
     """
-    version = version or settings.version or db.version
-    counts = usable(db, settings, version)
-    hz, slower = rates_of(db, narrowed(db, _filter(settings), embodiment_of(db, settings)), version, settings.rate_hz)
-    check_rate(settings, hz)
-    counts["slower"] = slower
-    sample = TrackSample(
-        settings.context,
-        settings.points,
-        settings.grid_points,
-        settings.num_selected,
-        settings.frame,
-        images=settings.image_encoder != "none",
-    )
-    train = _windows(db, settings, version, "train", sample)
-    held_out = _windows(db, settings, version, "held_out", sample, _measured(db, settings, version))
+    train, held_out, counts = point_sides(db, settings, version)
+    version, sample = train.version, _sample(settings)
     at = 0 if settings.frame == "world" else settings.context // 2 - 1
     names = db.existing_table("clips", version).schema.names
     shown_fields = [name for name in SHOWN_FIELDS if name in names or (name == "images" and has_images(db, version))]
     drawn = ShownSample(replace(sample, images=False), at)
     shown = _windows(db, settings, version, "held_out", drawn, shown_fields)
     plain = _windows(db, settings, version, "train", replace(sample, images=False))
-    facts = statistics(plain, settings) | {
-        "num_points": sample.num_points,
-        "counts": counts | {"train": dict(train.counts), "held_out": dict(held_out.counts)},
-    }
-    return PointData(train, held_out, train.version, facts, shown)
+    facts = statistics(plain, settings) | {"num_points": sample.num_points, "counts": counts}
+    return PointData(train, held_out, version, facts, shown)
+
+
+def point_sides(
+    db: Database, settings: Arm4rSettings, version: int | None = None
+) -> tuple[Windows, Windows, dict[str, Any]]:
+    """Training and held-out windows, none of which is read, and counts of clips. Raises as `point_data`."""
+    version = version or settings.version or db.version
+    counts: dict[str, Any] = {**usable(db, settings, version)}
+    hz, slower = rates_of(db, narrowed(db, _filter(settings), embodiment_of(db, settings)), version, settings.rate_hz)
+    check_rate(settings, hz)
+    sample = _sample(settings)
+    train = _windows(db, settings, version, "train", sample)
+    held_out = _windows(db, settings, version, "held_out", sample, _measured(db, settings, version))
+    counts |= {"slower": slower, "train": dict(train.counts), "held_out": dict(held_out.counts)}
+    return train, held_out, counts
 
 
 def usable(db: Database, settings: Arm4rSettings, version: int | None) -> dict[str, int]:
@@ -142,6 +142,17 @@ def check_rate(settings: Arm4rSettings, hz: float) -> None:
             f"rate_hz is {settings.rate_hz:g}, and the frames come at {hz:.3g} Hz",
             f"set rate_hz to {hz:.3g} or less, or extract with video.sample_hz = {settings.rate_hz:g}",
         )
+
+
+def _sample(settings: Arm4rSettings) -> TrackSample:
+    return TrackSample(
+        settings.context,
+        settings.points,
+        settings.grid_points,
+        settings.num_selected,
+        settings.frame,
+        images=settings.image_encoder != "none",
+    )
 
 
 def statistics(windows: Windows, settings: Arm4rSettings) -> dict[str, Any]:
