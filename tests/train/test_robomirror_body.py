@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 
 import lance
@@ -18,6 +19,7 @@ from handloom.api import Database
 from handloom.errors import ConfigError
 from handloom.geometry.bodies import MIRROR, NUM_BODY_KEYPOINTS, hips_in_camera
 from handloom.geometry.camera.intrinsics import project
+from handloom.io.addresses import local_path
 from handloom.io.folder import Folder
 from handloom.schemas.values import Camera
 from handloom.stages.learned import Body
@@ -41,6 +43,7 @@ from handloom.train.robomirror.latents import VaeLatents
 from handloom.train.robomirror.network.errors import hand_sums, motion_sums
 from handloom.train.robomirror.network.motion_vae import MotionStream, MotionVae
 from handloom.train.robomirror.recipe import RECIPE
+from handloom.train.robomirror.reporting import notes_of
 from handloom.train.robomirror.settings import RobomirrorSettings
 
 WITH = MotionLayout(body=True)
@@ -288,12 +291,52 @@ def test_tables_without_bodies_are_refused(db, tmp_path):
     ids = db.read("clips", ["clip_id"]).column(0).to_pylist()
     with pytest.raises(ConfigError, match="none of the 1 clips with hands shows their body"):
         RECIPE.check(db, settings(where=f"clip_id = '{ids[9]}'"))
+    with pytest.raises(ConfigError, match="none of the 1 clips with hands shows their body") as caught:
+        RECIPE.check(db, settings(where=f"clip_id = '{ids[8]}'"))
+    assert "the stage of bodies was run" in caught.value.hint
     trained = RECIPE.data(db, settings()).train.clip_ids
     others = [one for one in ids if one not in set(trained)]
     shown = next(one for one in others if ids.index(one) < 8)
     few = ", ".join(f"'{one}'" for one in (shown, *ids[8:]))
-    with pytest.raises(ConfigError, match="to train on shows it: the 1 clip that do"):
+    with pytest.raises(ConfigError, match="the 1 clip to train on does not show it: the 1 clip that does is"):
         [RECIPE.check(db, settings(where=f"clip_id IN ({few})", seed=seed)) for seed in range(10)]
+
+
+def test_bodies_without_a_keypoint_that_counts_are_none(db, caplog, tmp_path):
+    """All keypoints of some are unknown, of others guessed. Trained on with `body`, they taught nothing of it."""
+    sides = RECIPE.data(db, settings())
+    trained, held_out = (set(windows.clip_ids) for windows in (sides.train, sides.held_out))
+    ids = db.read("clips", ["clip_id"]).column(0).to_pylist()
+    assert sides.facts["counts"]["held_out_with_body"] == len(held_out & set(ids[:8])) > 0
+    RECIPE.check(db, settings())
+    assert "not show the body" not in caplog.text
+
+    other = Database.open(shutil.copytree(local_path(db.uri), tmp_path / "db"))
+    blind(other, sorted(held_out))
+    RECIPE.check(other, settings())
+    assert caplog.text.count("held-out clips do not show the body: `error_body` and `error_hips` are unknown") == 1
+    data = RECIPE.data(other, settings())
+    assert data.facts["counts"]["with_body"] == len(trained & set(ids[:8]))
+    assert any("not show the body" in note for note in notes_of(data, settings()))
+    blind(other, ids)
+    with pytest.raises(ConfigError, match=r"in the 8 clips with body_person = 'actor' no keypoint has") as caught:
+        RECIPE.check(other, settings())
+    assert "the stage of bodies was run" in caught.value.hint
+
+
+def blind(db: Database, clips: list[str]) -> None:
+    """Make the bodies' keypoints of these clips unknown in every other one, and guessed in the rest."""
+    table = lance.dataset(db.location.table_uri("clips"))
+    rows = table.to_table(["clip_id", "body_keypoint_visibility", "body_keypoints_hip_m"]).to_pylist()
+    rows = [row for row in rows if row["clip_id"] in clips and row["body_keypoints_hip_m"] is not None]
+    for number, row in enumerate(rows):
+        if number % 2:
+            row["body_keypoints_hip_m"] = [[np.nan] * 99] * 24
+        else:
+            row["body_keypoint_visibility"] = [[0.4] * 33] * 24
+    names = rows[0].keys()
+    schema = pa.schema([table.schema.field(name) for name in names])
+    table.merge_insert("clip_id").when_matched_update_all().execute(pa.Table.from_pylist(rows, schema=schema))
 
 
 def test_a_start_that_is_not_there_is_refused_before_anything_is_computed(db, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from handloom.train.parts.weights import copy_weights
 from handloom.train.recipe import RecipeData
 from handloom.train.robomirror.data.intents import intent_data, intent_sides
 from handloom.train.robomirror.data.motion import MotionLayout
-from handloom.train.robomirror.data.windows import both_sides, motion_data
+from handloom.train.robomirror.data.windows import both_sides, held_out_without_body, motion_data
 from handloom.train.robomirror.network.motion_vae import MotionVae
 from handloom.train.robomirror.network.understanding import Alignment, Reconstruction
 from handloom.train.robomirror.reporting import report_of
@@ -22,6 +23,8 @@ from handloom.train.robomirror.settings import RobomirrorSettings
 if TYPE_CHECKING:
     from handloom.api import Database
     from handloom.train.checkpoint import CheckpointFacts
+
+log = logging.getLogger(__name__)
 
 VAE = "vae."
 INIT_HINT = "give both stages the same latent, vae_width, vae_layers and rate_hz, and of stage understand all sizes"
@@ -39,8 +42,12 @@ class Robomirror:
         return (motion_data if settings.stage == "motion" else intent_data)(db, settings, version)
 
     def check(self, db: Database, settings: RobomirrorSettings, version: int | None = None) -> None:
-        """Raise ConfigError as `data` does, and for an `init` that is not there or of another motion."""
-        (both_sides if settings.stage == "motion" else intent_sides)(db, settings, version)
+        """Raise ConfigError as `data` does, and for an `init` that is not there or of another motion. Logs what will
+        be unknown of held-out clips.
+        """
+        *_, found = (both_sides if settings.stage == "motion" else intent_sides)(db, settings, version)
+        for sentence in held_out_without_body(found.get("counts", found)):
+            log.warning(sentence)
         if settings.init:
             _check_start(find_start(settings.init, db.storage_options, self.name)[0], settings)
 

@@ -16,6 +16,7 @@ from handloom.train.parts.table_checks import evenly, slower_note
 from handloom.train.recipe import RecipeData
 from handloom.train.robomirror.data.motion import MotionLayout, keypoints_of, points_of
 from handloom.train.robomirror.data.shown import in_pixels, shown_windows
+from handloom.train.robomirror.data.windows import held_out_without_body
 from handloom.train.robomirror.measures import frechet_distance, recall_at
 from handloom.train.robomirror.network.errors import hand_sums, jerk_sums
 from handloom.train.robomirror.network.understanding import Understanding, vectors_of
@@ -208,10 +209,11 @@ def notes_of(data: RecipeData, settings: RobomirrorSettings) -> list[str]:
 
 
 def _body_notes(counts: Mapping[str, Any]) -> list[str]:
+    which = plural(counts["with_body"], "clip shows the body that its", "clips show the body that their")
     return [
-        f"{counts['with_body']} clips show the body that their hands are of; in the others it is unknown. `error_body` "
-        "is the mean distance of the body's 33 keypoints from the hips, `error_hips` that of the hips' place (mm of a "
-        "person of MediaPipe's usual size)."
+        f"{which} hands are of; in the others it is unknown. `error_body` is the mean distance of the body's 33 "
+        "keypoints from the hips, `error_hips` that of the hips' place (mm of a person of MediaPipe's usual size).",
+        *held_out_without_body(counts),
     ]
 
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
 from handloom.geometry.bodies import NUM_BODY_KEYPOINTS, SEEN_VISIBILITY, hips_in_camera
 from handloom.geometry.camera.intrinsics import slopes
 from handloom.plural import plural
-from handloom.schemas.tables.row import row_camera
+from handloom.schemas.tables.row import frames_from_arrow, row_camera
 from handloom.store.embodiment import HUMAN, narrowed
 from handloom.store.filters import both, in_list
 from handloom.train.parts.hand_clips import WITH_HANDS, usable
@@ -32,10 +33,15 @@ DECIMALS = 6
 _FIELDS = ("hand_keypoints_cam_m", "hand_infilled", "world_from_camera", "world_unit_m", "narration")
 _BODY = ("body_person", "body_keypoints_px", "body_keypoint_visibility", "body_keypoints_hip_m")
 _CAMERA = ("camera_matrix", "camera_distortion", "camera_model")
+_COUNTED = ("body_keypoint_visibility", "body_keypoints_hip_m")
 WITH_BODY = f"{_BODY[0]} = 'actor'"
 DECLARE = (
     'declare the stage of bodies and run it (docs/bodies.md): [stages.body] class = "handloom.stages.learned:Body" in '
     "a TOML file, and `handloom run --db DB --config FILE`; or leave `body` out"
+)
+NOBODY = (
+    "the stage of bodies was run, and tells no body of the person whose hands are seen (docs/bodies.md): add clips "
+    "whose view shows that person, or leave `body` out"
 )
 
 
@@ -84,7 +90,7 @@ def body_of(sample: Mapping[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.
 
 
 def clips_with_body(db: Database, settings: RobomirrorSettings, version: int | None) -> set[str]:
-    """Ids of the clips with hands that show the body of these; none where it is not asked.
+    """Ids of the clips with hands in which a keypoint of the body of these counts; none where it is not asked.
 
     Raises ConfigError: it is asked, and the table has no such columns, or no clip shows it.
     """
@@ -94,11 +100,37 @@ def clips_with_body(db: Database, settings: RobomirrorSettings, version: int | N
     if table is None or not set(_BODY) <= set(table.schema.names):
         raise ConfigError(f"`body` is true, and the table of {db.uri} has no column {_BODY[1]}", DECLARE)
     asked = narrowed(db, both(settings.where, WITH_HANDS), HUMAN)
-    found = db.read("clips", ["clip_id"], both(asked, WITH_BODY), version).column(0).to_pylist()
+    of_actors = both(asked, WITH_BODY)
+    found: set[str] = set()
+    for batch in db.batches(["clip_id", *_COUNTED], of_actors, version):
+        columns = (batch.column(name) for name in ("clip_id", *_COUNTED))
+        found |= {clip_id.as_py() for clip_id, *cells in zip(*columns, strict=True) if _is_seen(*cells)}
     if not found:
         problem = f"`body` is true, and none of the {count_clips(db, asked, version)} clips with hands shows their body"
-        raise ConfigError(problem, DECLARE)
-    return set(found)
+        if num_actors := count_clips(db, of_actors, version):
+            is_actor = plural(num_actors, "clip with", "clips with")
+            problem += f": in the {is_actor} {WITH_BODY} no keypoint has a visibility of {SEEN_VISIBILITY:g} or more"
+        was_run = num_actors or count_clips(db, both(asked, f"{_COUNTED[0]} IS NOT NULL"), version)
+        raise ConfigError(problem, NOBODY if was_run else DECLARE)
+    return found
+
+
+def _is_seen(visibility: pa.ListScalar, hip_m: pa.ListScalar) -> bool:
+    """Whether a keypoint of a clip's body is known in a frame, and not guessed."""
+    seen = frames_from_arrow(visibility, (NUM_BODY_KEYPOINTS,))
+    points = frames_from_arrow(hip_m, (NUM_BODY_KEYPOINTS, 3))
+    if seen is None or points is None:
+        return False
+    return bool(((seen >= SEEN_VISIBILITY) & np.isfinite(points).all(-1)).any())
+
+
+def held_out_without_body(counts: Mapping[str, Any]) -> list[str]:
+    """A sentence where the body is asked for and no held-out clip shows it. counts: of `both_sides`."""
+    number = counts.get("held_out", {}).get("clips", 0)
+    if not number or counts.get("held_out_with_body") != 0:
+        return []
+    which = plural(number, "held-out clip does", "held-out clips do")
+    return [f"The {which} not show the body: `error_body` and `error_hips` are unknown."]
 
 
 def motion_data(db: Database, settings: RobomirrorSettings, version: int | None = None, **changed: Any) -> RecipeData:
@@ -133,10 +165,16 @@ def both_sides(
     with_body = clips_with_body(db, settings, version)
     train, held_out = (motion_windows(db, settings, version, split, **changed) for split in ("train", "held_out"))
     if with_body and not with_body & set(train.clip_ids):
-        problem = f"`body` is true, and none of the {plural(len(set(train.clip_ids)), 'clip')} to train on shows it"
-        other = f"the {plural(len(with_body), 'clip')} that do are held out, or shorter than a window"
-        raise ConfigError(f"{problem}: {other}", "give another seed or a lower held_out_share, or leave `body` out")
-    counts |= {"with_body": len(with_body), "train": dict(train.counts), "held_out": dict(held_out.counts)}
+        trained = plural(len(set(train.clip_ids)), "clip to train on does", "clips to train on do")
+        others = plural(len(with_body), "clip that does is", "clips that do are")
+        raise ConfigError(
+            f"`body` is true, and the {trained} not show it: the {others} held out, or shorter than a window",
+            "give another seed or a lower held_out_share, or leave `body` out",
+        )
+    counts["with_body"] = len(with_body)
+    if settings.body:
+        counts["held_out_with_body"] = len(with_body & set(held_out.clip_ids))
+    counts |= {"train": dict(train.counts), "held_out": dict(held_out.counts)}
     return train, held_out, counts
 
 
