@@ -83,6 +83,26 @@ def test_damaged_and_unfinished_ones_are_passed_over(folder, caplog):
         checkpoints.load(folder, "step-00000004")
 
 
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda facts: {}, "checkpoint.json has no recipe, settings, "),
+        (lambda facts: facts | {"settings": {}}, "checkpoint.json has no settings"),
+        (lambda facts: [], "checkpoint.json is no JSON object"),
+    ],
+)
+def test_a_start_whose_facts_are_damaged_says_so(tmp_path, damage, said):
+    folder = Folder.parse(tmp_path)
+    older, uri = (save(folder, step, TinyNetwork(SETTINGS)) for step in (1, 2))
+    place = Folder.parse(uri)
+    place.write_json("checkpoint.json", damage(place.read_json("checkpoint.json")))
+    for read in (checkpoints.find_start, checkpoints.load_start):
+        with pytest.raises(StoreError, match=f"the checkpoint {uri} is damaged: {said}") as caught:
+            read(uri, {}, "tiny")
+        assert "older" in caught.value.hint
+    assert checkpoints.find_start(str(tmp_path), {}, "tiny")[1] == older
+
+
 def test_a_killed_write_leaves_no_checkpoint(tmp_path):
     folder = Folder.parse(tmp_path)
     save(folder, 1, TinyNetwork(SETTINGS))

@@ -15,7 +15,8 @@ import random
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import IO, Any, TypeVar, cast
 
@@ -169,12 +170,8 @@ def peek(folder: Folder) -> tuple[CheckpointFacts, str] | None:
     """Facts and URI of the newest checkpoint, without reading its weights: to refuse a job before it starts."""
     for name in reversed(_names(folder)):
         place = folder.sub(FOLDER).sub(name)
-        content = place.read_json(FACTS)
-        if isinstance(content, dict):
-            try:
-                return _facts(content), place.uri
-            except (TypeError, KeyError):
-                continue
+        with suppress(ValueError):
+            return _facts(place.read_json(FACTS)), place.uri
     return None
 
 
@@ -184,7 +181,8 @@ def load(folder: Folder, name: str) -> Checkpoint:
 
 
 def load_start(uri: str, storage_options: Mapping[str, str], recipe: str) -> Checkpoint:
-    """The checkpoint that `init` names. Raises ConfigError: there is none at `uri`, or it is of another recipe."""
+    """The checkpoint that `init` names. Raises ConfigError: there is none at `uri`, or it is of another recipe.
+    StoreError: it is damaged."""
     found = load_weights(uri, storage_options)
     _check_recipe(found.facts, found.uri, recipe)
     return found
@@ -194,8 +192,13 @@ def find_start(uri: str, storage_options: Mapping[str, str], recipe: str) -> tup
     """Facts and URI of the checkpoint that `init` names, without reading its weights: to refuse a job before it starts.
     Raises as `load_start`."""
     folder = _job_of(Folder.parse(uri, storage_options))
-    content = folder.read_json(FACTS)
-    found = (_facts(content), folder.uri) if isinstance(content, dict) else peek(folder)
+    if folder.read(FACTS) is None:
+        found = peek(folder)
+    else:
+        try:
+            found = _facts(folder.read_json(FACTS)), folder.uri
+        except ValueError as error:
+            raise _damaged(folder, error) from error
     if found is None:
         raise _none_at(uri)
     _check_recipe(*found, recipe)
@@ -297,12 +300,23 @@ def _load(place: Folder) -> Checkpoint:
         network, training = (_read(data[name]) for name in (NETWORK, TRAINING))
         return Checkpoint(place.uri, facts, network, training, parse_lines(data[HISTORY]))
     except (AttributeError, TypeError, KeyError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise StoreError(f"the checkpoint {place.uri} is damaged: {error}", "use an older one") from error
+        raise _damaged(place, error) from error
 
 
-def _facts(content: Mapping[str, Any]) -> CheckpointFacts:
-    known = CheckpointFacts.__dataclass_fields__
-    return CheckpointFacts(**{name: value for name, value in content.items() if name in known})
+def _facts(content: Any) -> CheckpointFacts:
+    """The content of `checkpoint.json`. Raises ValueError where facts are missing."""
+    if not isinstance(content, dict):
+        raise ValueError(f"{FACTS} is no JSON object")
+    known = fields(CheckpointFacts)
+    needed = [one.name for one in known if one.default is MISSING and one.default_factory is MISSING]
+    missing = [name for name in needed if name not in content or (name == "settings" and not content[name])]
+    if missing:
+        raise ValueError(f"{FACTS} has no {', '.join(missing)}")
+    return CheckpointFacts(**{one.name: content[one.name] for one in known if one.name in content})
+
+
+def _damaged(place: Folder, error: Exception) -> StoreError:
+    return StoreError(f"the checkpoint {place.uri} is damaged: {error}", "use an older one")
 
 
 def _read(data: bytes) -> Any:
