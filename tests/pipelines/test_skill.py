@@ -14,6 +14,7 @@ from handloom.api import Database
 from handloom.cli import app
 from handloom.errors import ConfigError, StoreError
 from handloom.pipelines.remove import remove
+from handloom.pipelines.skills.episodes import EpisodeLog
 from handloom.pipelines.skills.skill import adapt_skill, learn_skill, match_skills
 from handloom.skills.model_reader import NoAnswer
 from handloom.skills.skill import Skill
@@ -387,6 +388,20 @@ def test_a_skill_is_run_and_reported(filled, tmp_path):
     again = run("run", "aside", "--db", db.uri, "--episodes", "1", "--seed", "1", "--scene", str(scene), "--json",
                 "--workers", "1")  # fmt: skip
     assert json.loads(again.stdout)["episodes"][0] == told["episodes"][1]
+
+
+def test_a_folder_of_episodes_is_of_one_process_at_a_time(tmp_path):
+    with EpisodeLog(tmp_path, {"mode": "semantic"}):
+        for resume in (True, False):
+            before = (tmp_path / EpisodeLog.FILE).read_bytes()
+            with pytest.raises(StoreError, match=r"episodes\.jsonl is in use by another process"):
+                EpisodeLog(tmp_path, {"mode": "semantic"}, resume)
+            assert (tmp_path / EpisodeLog.FILE).read_bytes() == before
+    for _ in range(2):  # what was refused lets go of it, too
+        with pytest.raises(ConfigError, match="of another job"):
+            EpisodeLog(tmp_path, {"mode": "best"})
+    EpisodeLog(tmp_path, {"mode": "best"}, resume=False).__exit__()
+    assert len((tmp_path / EpisodeLog.FILE).read_bytes().splitlines()) == 1
 
 
 def test_a_model_reasons_about_failures(filled, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 from collections import Counter
@@ -30,6 +31,7 @@ NO_STATES = np.empty((0, 0), np.float32)
 SHOWN = ("best", "nearest", "farthest", "worst")
 """Names of videos."""
 ANOTHER = "name another folder, or --no-resume to drop what is there"
+WAIT = "wait until it has ended, or name another folder"
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class EpisodeLog:
     """Episodes that have ended, a line of JSON each, in the file `episodes.jsonl` of a folder of this machine.
 
     A line is written as soon as its episode ends, so one that is killed loses none of them; a line that a kill has cut
-    is dropped when the log is opened again, and its episode runs again.
+    is dropped when the log is opened again, and its episode runs again. One process at a time has it open.
     """
 
     FILE = "episodes.jsonl"
@@ -85,27 +87,38 @@ class EpisodeLog:
 
         Raises:
             ConfigError: the folder holds episodes of another job; it names what differs.
-            StoreError: the file cannot be read or written.
+            StoreError: the file cannot be read or written, or another process writes it.
         """
         self._path, self._kept = folder / self.FILE, dict[str, Episode]()
         asked = json.loads(json.dumps(identity))
         try:
-            lines = self._path.read_bytes().splitlines(keepends=True) if resume and self._path.exists() else []
-            whole = [line for line in lines if line.endswith(b"\n")]
-            if whole:
-                self._check(json.loads(whole[0]), asked)
-                for line in whole[1:]:
-                    told = json.loads(line)
-                    self._kept.setdefault(told["key"], _episode_of(told["episode"]))
-            self._file = self._path.open("r+b" if whole else "wb")
-            self._file.seek(sum(map(len, whole)))
-            self._file.truncate()
-            if not whole:
-                self._write({"identity": asked})
+            self._file = self._path.open("a+b")  # changes nothing: it is not ours before it is locked
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._begin(asked, resume)
+            except BaseException:
+                self._file.close()
+                raise
+        except BlockingIOError as error:
+            raise StoreError(f"{self._path} is in use by another process", WAIT) from error
         except OSError as error:
             raise StoreError(f"cannot keep episodes in {self._path}: {error.strerror}", ANOTHER) from error
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{self._path} is damaged: {type(error).__name__} {error}", ANOTHER) from error
+
+    def _begin(self, asked: Mapping[str, Any], resume: bool) -> None:
+        """Read what is kept, and cut off the rest."""
+        self._file.seek(0)
+        lines = self._file.read().splitlines(keepends=True) if resume else []
+        whole = [line for line in lines if line.endswith(b"\n")]
+        if whole:
+            self._check(json.loads(whole[0]), asked)
+            for line in whole[1:]:
+                told = json.loads(line)
+                self._kept.setdefault(told["key"], _episode_of(told["episode"]))
+        self._file.truncate(sum(map(len, whole)))
+        if not whole:
+            self._write({"identity": asked})
 
     def __enter__(self) -> EpisodeLog:
         return self
