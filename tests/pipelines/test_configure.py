@@ -8,13 +8,14 @@ import json
 import pytest
 
 from handloom.errors import ConfigError
-from handloom.pipelines.configure import load_config, near_names
+from handloom.pipelines.configure import checked, load_config, near_names
 from handloom.pipelines.run.todo.recompute import change_since, check_allowed
 from handloom.schemas.settings import RunConfig, Settings, flatten, of_any_version
 from handloom.schemas.tables.arrow import SCHEMA_VERSION
 from handloom.schemas.version_policy import counted
 from handloom.stages.registry import stage_graph
 from handloom.store.runs.runs import StoredSettings
+from handloom.train.arvrm.settings import ArvrmSettings
 
 VERSIONS = {"decode": "numbered packets"}
 
@@ -136,6 +137,16 @@ def test_a_word_like_no_setting_is_told_where_all_are():
         load_config(None, ["zzz=1"])
     assert "did you mean" not in caught.value.hint
     assert "docs/settings.md" in caught.value.hint
+
+
+def test_what_does_not_fit_together_is_told_without_all_settings():
+    values = ArvrmSettings().model_dump() | {"dim": 20, "heads": 3}
+    for prefix, before in (("", ""), ("train.", "train: ")):
+        with pytest.raises(ConfigError) as caught:
+            checked(ArvrmSettings, values, "all are listed", prefix)
+        assert caught.value.problem == f"{before}dim is 20, expected a multiple of heads = 3"
+    with pytest.raises(ConfigError, match=r'^hands\.backend = "other": expected offline, mediapipe or '):
+        load_config(None, ["hands.backend=other"])
 
 
 @pytest.mark.parametrize("name", ["camera.assumed_fov_deg", "hands.keypoint_scale"])

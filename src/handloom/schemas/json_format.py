@@ -163,11 +163,15 @@ def expected(words: str) -> PydanticCustomError:
 
 
 def explain(error: ValidationError, prefix: str = "") -> str:
-    """Every wrong name and value of a settings error, on one line. prefix: of the names: `stages.gripper.settings.`."""
+    """Every wrong name and value of a settings error, on one line. prefix: of the names: `stages.gripper.settings.`.
+
+    Of settings that do not fit together the reason is told alone, without the values of all.
+    """
     problems = []
     for item in error.errors():
         name = (prefix + ".".join(str(part) for part in item["loc"])).rstrip(".")
         given = json.dumps(item["input"], default=str)
+        reason = f"{item['msg'][:1].lower()}{item['msg'][1:]}".removeprefix("value error, ")
         if item["type"] == "extra_forbidden":
             of_stage = not prefix and item["loc"][0] == "stages" and len(item["loc"]) == 3
             what = f"; settings of its class are in [stages.{item['loc'][1]}.settings]" if of_stage else ""
@@ -176,8 +180,10 @@ def explain(error: ValidationError, prefix: str = "") -> str:
             problems.append(f"the setting {name} has no value")
         elif item["type"] in SECTION_ERRORS:
             problems.append(f"{name} = {given}: it is a section of settings, not a setting")
+        elif not item["loc"]:
+            problems.append(f"{name}: {reason}" if name else reason)
         else:
-            problems.append(f"{name} = {given}: {item['msg'][:1].lower()}{item['msg'][1:]}")
+            problems.append(f"{name} = {given}: {reason}")
     return "; ".join(problems)
 
 
