@@ -29,6 +29,8 @@ from handloom.pipelines.export.interactions import (
     CLIPS,
     HANDS,
     METRES,
+    NO_CARRY,
+    NO_REACH,
     NOTHING,
     REASONS,
     SEGMENTS,
@@ -62,6 +64,14 @@ def scene(number: int = 0):
 @pytest.fixture(scope="module")
 def placing():
     return scene()
+
+
+def table_of(row, folder, segments=None):
+    """A table of clips that are like the row but for these segments; the row's own by default."""
+    num = len(row["frame_s"])
+    columns = {name: row[name].reshape(num, -1).tolist() for name in ("hand_keypoints_world_m", "world_from_camera")}
+    columns |= {"world_scale": "metric", "frame_s": row["frame_s"].tolist()}
+    return segment_table(folder, segments or {"place it/0": row["segments"]}, num, columns)[0]
 
 
 def by_kind(found):
@@ -137,10 +147,7 @@ def test_without_metres_segments_or_a_known_place_there_is_nothing(placing):
 
 def test_a_database_becomes_a_dataset_that_robots_recipes_read(placing, tmp_path):
     row = placing[0]
-    num = len(row["frame_s"])
-    flat = {name: row[name].reshape(num, -1).tolist() for name in ("hand_keypoints_world_m", "world_from_camera")}
-    columns = {"world_scale": "metric", "frame_s": row["frame_s"].tolist(), **flat}
-    db, _ = segment_table(tmp_path / "clips", {"place it/0": row["segments"]}, num, columns)
+    db = table_of(row, tmp_path / "clips")
     out = str(tmp_path / "dataset")
     found = interactions(db, out)
     assert (found.num_clips, found.left_out) == (1, {})
@@ -190,3 +197,24 @@ def test_every_clip_is_counted_and_the_reason_is_told(placing, tmp_path):
         list(counted_episodes(every, 0.5, slow))
     assert slow[SHORT] == 1
     assert slow.total() == len(cases)
+
+
+@pytest.mark.parametrize(("kind", "why"), [(REACH, NO_REACH), (CARRY, NO_CARRY)])
+def test_the_reason_is_that_of_the_kind(placing, tmp_path, kind, why):
+    counts = Counter()
+    with pytest.raises(ConfigError, match=f"at 0.5 Hz: 1 clip: {why}\nhint: give a higher --hz.*leave out --kind"):
+        list(counted_episodes(table_of(placing[0], tmp_path).batches(list(COLUMNS)), 0.5, counts, (kind,)))
+    assert counts == {why: 1}
+    assert ("4 cm" in why) is (kind == CARRY)
+
+
+def test_the_card_is_of_the_clips_that_gave_episodes(placing, tmp_path):
+    row = placing[0]
+    db = table_of(row, tmp_path / "db", {"place it/0": row["segments"], "wave/0": [], "wave/1": []})
+    found = interactions(db, str(tmp_path / "out"))
+    assert (found.num_clips, found.left_out, found.dataset.num_episodes) == (1, {NOTHING: 2}, 2)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"\n2 episodes of 1 clip, {len(row['frame_s'])} frames, 1.0 s of video, from 1 dataset.\n" in card
+    assert "| test | 1 | unknown |" in card
+    assert "| hand_coverage | 1 |" in card
+    assert f"- 2 clips gave no episode: {NOTHING}.\n" in card

@@ -26,8 +26,8 @@ def segment_table(
     apart: int = 1,
 ) -> tuple[Database, list[str]]:
     """Clips with these segments, by narration `WORDS/NUMBER`, whose first word is the verb; and their ids in order.
-    None: not computed. columns: values of the only clip that are given, too. apart: 10: each clip is
-    of a video of its own."""
+    None: not computed. columns: values that each clip is given, too. apart: 10: each clip is of a video of its
+    own."""
     db = Database.open(folder, create=True)
     words = [name.split("/")[0] for name in segments]
     clips = [make_clip(apart * number, narration=name, verb=name.split()[0]) for number, name in enumerate(words)]
@@ -35,7 +35,7 @@ def segment_table(
     rows = pa.Table.from_batches([make_row(clip, num_frames=num_frames) for clip in clips])
     for name, value in (columns or {}).items():
         at = rows.schema.get_field_index(name)
-        rows = rows.set_column(at, rows.schema.field(at), pa.array([value], rows.schema.field(at).type))
+        rows = rows.set_column(at, rows.schema.field(at), pa.array([value] * len(rows), rows.schema.field(at).type))
     rows = with_keys(rows, {"segments": [None if one is None else "1" * 16 for one in segments.values()]})
     rows = with_own_column(rows, "segments", "segments", pa.array(list(segments.values()), pa.list_(SEGMENT)))
     schema = rows.schema.with_metadata(clips_schema(4).metadata)

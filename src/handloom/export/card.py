@@ -68,7 +68,10 @@ SHOWN_QUALITY = (
 
 @dataclass
 class CardTally:
-    """Counts and quality numbers of the exported rows. Memory grows by a few numbers a row."""
+    """Counts and quality numbers of the exported rows. Memory grows by a few numbers a row.
+
+    num_episodes: that were made of them; None: each row is one.
+    """
 
     sources: Counter[str] = field(default_factory=Counter)
     licences: dict[str, Counter[str]] = field(default_factory=dict)
@@ -81,6 +84,7 @@ class CardTally:
     stage_keys: dict[str, Counter[str | None]] = field(default_factory=dict)
     """Rows by the key that made each stage's columns; None: not computed."""
     num_rows: int = 0
+    num_episodes: int | None = None
     num_frames: int = 0
     num_without_text: int = 0
     duration_s: float = 0.0
@@ -116,13 +120,17 @@ class CardTally:
                 counter = self.stage_keys.setdefault(column.name.removeprefix(KEY_PREFIX), Counter())
                 counter.update(batch.column(number).to_pylist())
 
+    def add_all(self, batch: pa.RecordBatch) -> None:
+        """Count the rows of a batch."""
+        self._add_stages(batch)
+        names = [name for name in TALLIED if name in batch.schema.names]
+        for row in batch.select(names).to_pylist():
+            self.add(row)
+
     def over(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """The same batches, counted as they pass."""
         for batch in batches:
-            self._add_stages(batch)
-            names = [name for name in TALLIED if name in batch.schema.names]
-            for row in batch.select(names).to_pylist():
-                self.add(row)
+            self.add_all(batch)
             yield batch
 
 
@@ -177,7 +185,8 @@ def _front_matter(card: Card, tally: CardTally) -> str:
         lines.append(f"license_name: {_text(', '.join(sorted(tally.licences)))}")
     lines += ["task_categories:", "- robotics", "tags:"]
     lines += [f"- {_text(tag)}" for tag in dict.fromkeys((*card.tags, "handloom", card.form))]
-    lines += ["size_categories:", f"- {_text(_size(tally.num_rows))}"]
+    num = tally.num_rows if tally.num_episodes is None else tally.num_episodes
+    lines += ["size_categories:", f"- {_text(_size(num))}"]
     if card.data_files:
         lines += ["configs:", "- config_name: default", f"  data_files: {_text(card.data_files)}"]
     return "\n".join([*lines, "---"])
@@ -195,10 +204,12 @@ def _size(num_rows: int) -> str:
 def _summary(tally: CardTally, source: Mapping[str, Any]) -> str:
     hours = tally.duration_s / 3600
     long = f"{hours:.1f} hours" if hours >= 1 else f"{tally.duration_s:.1f} s"
-    rows = f"{tally.num_rows} {'episodes' if source.get('table') == ROBOT_EPISODES else 'clips'}"
+    rows = plural(tally.num_rows, "episode" if source.get("table") == ROBOT_EPISODES else "clip")
     if robots := source.get("robot_datasets"):
         of_robots = sum(tally.sources[dataset] for dataset in robots)
         rows += f" ({tally.num_rows - of_robots} of people, {of_robots} of robots)"
+    if tally.num_episodes is not None:
+        rows = f"{plural(tally.num_episodes, 'episode')} of {rows}"
     return f"{rows}, {tally.num_frames} frames, {long} of video, from {plural(len(tally.sources), 'dataset')}."
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,17 +42,23 @@ LIMITS = (
     "The goal is known in hindsight: it is where the hand, or the thing, ended.",
     "The place of the hand is the middle of three fingertips, its gripper the distance of two of them from the thumb.",
 )
-
+TAGS = ("LeRobot",)
 
 CLIPS = "clips"
 METRES, HANDS, SEGMENTS = "no world in metres", "no hands or no camera in the world", "`segments` not computed"
-NOTHING, SHORT = "no hand takes a thing", f"too few steps, or a thing that moves less than {100 * MOVED_M:g} cm"
+NOTHING = "no hand takes a thing"
+NO_REACH = "too few steps on the way to a thing, or the hand is not seen as it takes it"
+NO_CARRY = f"too few steps, or a thing that moves less than {100 * MOVED_M:g} cm"
+SHORT = f"too few steps, or neither is a hand seen as it takes a thing nor does the thing move {100 * MOVED_M:g} cm"
+LONGER = f"give a higher --hz: an episode has at least {LEAST_STEPS} steps"
 REASONS = {
     METRES: "export clips whose `world_scale` is 'metric'",
     HANDS: "export clips whose hands were seen",
     SEGMENTS: "compute them with `handloom run`",
     NOTHING: "loosen --where, or process clips in which hands take things",
-    SHORT: f"give a higher --hz: an episode has at least {LEAST_STEPS} steps",
+    NO_REACH: f"{LONGER}; or leave out --kind",
+    NO_CARRY: f"{LONGER}; or leave out --kind",
+    SHORT: LONGER,
 }
 """Why a clip gives no episode, and what to do where none of all clips gives any. The first one that holds counts."""
 
@@ -93,14 +99,21 @@ def interactions(
         problem = f"the clips of {db.uri} have no {', '.join(missing)}"
         raise ConfigError(problem, "compute them with `handloom run`: the stage `segments` finds what hands take")
     tally, counts = CardTally(), Counter[str]()
+
+    def card(info: Mapping[str, Any]) -> str:
+        left_out = [f"{plural(counts[why], 'clip')} gave no episode: {why}." for why in REASONS if counts[why]]
+        limits = (*LIMITS, *left_out)
+        tally.num_episodes = info["total_episodes"]
+        page = Card("lerobot", "What hands do with things", READING, rows.source, "data/*/*.parquet", limits, TAGS)
+        return page.text(tally)
+
     columns = dict.fromkeys([*COLUMNS, *(name for name in TALLIED if name in rows.table.schema.names)])
-    batches = tally.over(db.batches(list(columns), rows.where, rows.table.version, BATCH_ROWS))
-    card = Card("lerobot", "What hands do with things", READING, rows.source, "data/*/*.parquet", LIMITS, ("LeRobot",))
+    batches = db.batches(list(columns), rows.where, rows.table.version, BATCH_ROWS)
     written = export_lerobot(
-        counted_episodes(batches, hz, counts, kinds),
+        counted_episodes(batches, hz, counts, kinds, tally.add_all),
         out,
         layout_of(hz),
-        card=lambda info: card.text(tally),
+        card=card,
         metadata={**rows.source, "hz": hz, "kinds": list(kinds)},
         **options,
     )
@@ -108,15 +121,25 @@ def interactions(
 
 
 def counted_episodes(
-    batches: Iterable[pa.RecordBatch], hz: float, counts: Counter[str], kinds: Collection[str] = (REACH, CARRY)
+    batches: Iterable[pa.RecordBatch],
+    hz: float,
+    counts: Counter[str],
+    kinds: Collection[str] = (REACH, CARRY),
+    taken: Callable[[pa.RecordBatch], object] = lambda _: None,
 ) -> Iterator[Episode]:
-    """Of all clips, which are counted: `CLIPS`, or a reason. Raises ConfigError at the end where none has any."""
+    """Of all clips, which are counted: `CLIPS`, or a reason. taken: is given the row of each clip that has episodes.
+
+    Raises ConfigError at the end where none has any.
+    """
+    short = SHORT if REACH in kinds and CARRY in kinds else NO_REACH if REACH in kinds else NO_CARRY
     for batch in batches:
         for index in range(batch.num_rows):
             row = row_arrays(batch, index)
             found = interactions_of(row)
             episodes = [episode for one in found for episode in episodes_of(one, hz) if episode.source[KIND] in kinds]
-            counts[CLIPS if episodes else SHORT if found else _why_nothing(row)] += 1
+            counts[CLIPS if episodes else short if found else _why_nothing(row)] += 1
+            if episodes:
+                taken(batch.slice(index, 1))
             yield from episodes
     if not counts[CLIPS]:
         left_out = "; ".join(f"{plural(counts[why], 'clip')}: {why}" for why in REASONS if counts[why])
