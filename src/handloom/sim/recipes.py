@@ -112,7 +112,7 @@ class Trained:
 
     It sees the states, and with an image encoder the pictures of one camera, at the rate of its training, in the
     windows of its training; at the steps between it goes on to the same predicted state. predictor: the checkpoint.
-    Where it was trained on people alone, whose place is between their fingertips, so is the hand's.
+    Where its last training was on people alone, whose place is between their fingertips, so is the hand's.
 
     Args:
         recipe: a key of `PREDICTORS`. uri: a run's `--out`, a variant's folder, or one checkpoint. task: what it is to
@@ -180,7 +180,7 @@ def check_robot(predictor: Predictor, name: str, robot_type: str) -> None:
 
 
 def _is_of_people(predictor: Predictor) -> bool:
-    """Whether it has seen people and no robot."""
+    """Whether its last training was on people alone: states mean what they meant there, whatever `init` had seen."""
     return set(predictor.robot_types) == {PEOPLE}
 
 

@@ -21,7 +21,8 @@ class Predictor(Protocol):
     network: in eval mode. rate_hz: steps per second at which it sees, None: every step of the dataset. num_seen: the
     last so many of these are seen. ahead: (P,) how many of these steps after the last one each prediction is.
     cameras: names, none without pictures. image_size: pictures are resized to this square. picture_size: width and
-    height of the dataset's pictures, None where that is not known. robot_types: of the episodes it was trained on.
+    height of the dataset's pictures, None where that is not known. robot_types: of the episodes of its last
+    training, not of the checkpoint with which that began (`init`).
     things: names of the numbers that follow the robot's own in a state, such as `goal.x`.
     """
 
