@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -21,6 +22,7 @@ from handloom.api import Database
 from handloom.errors import ConfigError, StoreError
 from handloom.io.folder import Folder
 from handloom.pipelines.cluster.ray_private import free_by_node
+from handloom.pipelines.train import attempts
 from handloom.pipelines.train.attempts import WorkersDied
 from handloom.pipelines.train.settings import TrainConfig, load_train_config
 from handloom.pipelines.train.train import train, train_text
@@ -226,7 +228,11 @@ def test_a_driver_that_dies_or_is_stopped_goes_on(db, tmp_path):
             assert driver.returncode == 1
             assert "Traceback" not in err
             assert "stopping: the workers write a checkpoint first" in err
-            assert not checkpoints.peek(Folder.parse(out / "asked"))[0].finished
+            assert "error" not in err
+            newest, _ = checkpoints.peek(Folder.parse(out / "asked"))
+            assert not newest.finished
+            steps = [line["step"] for line in lines_of(out / "asked") if line["kind"] == "step"]
+            assert newest.step == max(steps)  # where it stopped
     last = handloom(*command, "--json", env=env, timeout_s=250)
     assert last.returncode == 0, last.stderr
     assert json.loads(last.stdout)["exit"] == "done"
@@ -258,3 +264,21 @@ def test_database_and_checkpoints_in_a_bucket(tmp_path, ray_address):
         assert out.names("asked") == ["checkpoints", "examples.npz", "history.jsonl", "result.json"]
         assert out.read_json("report.json")["variants"]["asked"]["held_out"] == summary.variants["asked"]["numbers"]
         assert out.names("tensorboard/asked")
+
+
+def test_an_interrupted_job_waits_for_its_workers(monkeypatch):
+    """Ctrl-C asks the workers to stop, and the job ends when they have: not before they have written a checkpoint."""
+    stopped, written = threading.Event(), []
+
+    class Trainer:
+        def fit(self):
+            assert stopped.wait(20)
+            time.sleep(0.2)
+            written.append("checkpoint")
+
+    monkeypatch.setattr(attempts, "_trainer", lambda *_: Trainer())
+    monkeypatch.setattr(attempts.ray, "get", lambda value: value)
+    ledger = SimpleNamespace(stop=SimpleNamespace(remote=stopped.set), pids=SimpleNamespace(remote=lambda: [1]))
+    threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    assert attempts._attempt(None, TrainResources(), ledger, SimpleNamespace(show=lambda: None)) is None
+    assert written

@@ -99,8 +99,12 @@ def run_attempts(plan: TrainingPlan, resources: TrainResources, ledger, progress
 
 
 def _attempt(plan, resources, ledger, progress) -> Exception | None:
-    """One start of Ray Train; its error, or None. It runs in a thread, so that signals reach this one."""
+    """One start of Ray Train; its error, or None. It runs in a thread, so that signals reach this one.
+
+    Its end is told by an event: in Python 3.11 a `Thread.join` that Ctrl-C interrupts takes the thread for ended.
+    """
     outcome: list[Exception | None] = []
+    ended = threading.Event()
 
     def fit() -> None:
         try:
@@ -108,13 +112,14 @@ def _attempt(plan, resources, ledger, progress) -> Exception | None:
             outcome.append(None)
         except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
             outcome.append(error)
+        finally:
+            ended.set()
 
     with _environment(resources):
-        thread = threading.Thread(target=fit, daemon=True, name="ray-train")
-        thread.start()
-        while thread.is_alive():
+        threading.Thread(target=fit, daemon=True, name="ray-train").start()
+        while not ended.is_set():
             try:
-                thread.join(POLL_S)
+                ended.wait(POLL_S)
                 progress.show()
             except KeyboardInterrupt:
                 ray.get(ledger.stop.remote())
