@@ -279,6 +279,10 @@ def test_an_interrupted_job_waits_for_its_workers(monkeypatch):
     monkeypatch.setattr(attempts, "_trainer", lambda *_: Trainer())
     monkeypatch.setattr(attempts.ray, "get", lambda value: value)
     ledger = SimpleNamespace(stop=SimpleNamespace(remote=stopped.set), pids=SimpleNamespace(remote=lambda: [1]))
-    threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-    assert attempts._attempt(None, TrainResources(), ledger, SimpleNamespace(show=lambda: None)) is None
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # Ray leaves its own after other tests
+    try:
+        threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        assert attempts._attempt(None, TrainResources(), ledger, SimpleNamespace(show=lambda: None)) is None
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert written

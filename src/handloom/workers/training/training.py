@@ -106,9 +106,11 @@ def _train_one(plan: TrainingPlan, name: str, settings, recipe, db, ledger, stop
     def report(line: Mapping[str, Any], checkpoint: str | None) -> None:
         if ranks.rank() == 0:
             ledger.report.remote(name, dict(line) | ({"checkpoint": checkpoint} if checkpoint else {}))
-        if line["kind"] == "held_out":  # for Ray's own dashboard; every rank must take part
+        # For Ray's own dashboard. Every rank must take part, and Ray takes a second for each: short epochs have none.
+        if line["kind"] == "held_out" and line["epoch"] % settings.checkpoint_epochs == 0:
             numbers = {k: v for k, v in line["numbers"].items() if v is not None}
-            ray.train.report({"variant": name, "step": line["step"], "epoch": line["epoch"], **numbers})
+            if numbers:
+                ray.train.report({"variant": name, "step": line["step"], "epoch": line["epoch"], **numbers})
 
     outcome = train(
         recipe,
