@@ -96,7 +96,7 @@ class EpisodeLog:
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._begin(asked, resume)
-            except BaseException:
+            except BaseException:  # whatever ended it, Ctrl-C too: the lock goes with the file; raised again
                 self._file.close()
                 raise
         except BlockingIOError as error:
