@@ -1,5 +1,7 @@
 """Several processes that write to one table at once: no row is lost, none is repeated."""
 
+from dataclasses import dataclass
+
 import lance
 import pyarrow as pa
 import pytest
@@ -7,6 +9,7 @@ from support.rows import digests, make_clip, make_row
 from support.writers import NUM_CLIPS, writers
 
 from handloom.api import Database
+from handloom.schemas.clip import Clip
 from handloom.schemas.tables.arrow import CLIP_LIST, KEY_MARK, REJECTS, RUNS
 from handloom.store.clips.clip_list import add_clips, read_clips
 from handloom.store.repeated import drop_repeated
@@ -40,6 +43,28 @@ def test_ingests_at_once_add_every_clip_once(at_once, db):
         assert all(words.startswith("added") for words in said)
     assert db.count("clip_list") == len(read_clips(db)) == NUM_ALL
     assert {clip.narration for clip in read_clips(db)} <= {f"of {n}" for n in range(NUM_WRITERS)}
+
+
+@dataclass(frozen=True)
+class Before(Database):
+    """Another process adds clips when the list has been read, before this one writes."""
+
+    others: list[Clip]
+
+    def count(self, name, where=None):
+        if name == "clip_list" and self.others:
+            add_clips(Database(self.location), [self.others.pop() for _ in self.others[:]])
+        return super().count(name, where)
+
+
+def test_an_ingest_that_ends_between_the_reading_and_the_writing_of_another(db):
+    """A whole ingest of the same clips there left every clip in the list twice: 80 rows of 60 clips, once in a CI run."""
+    add_clips(db, [make_clip(0)])
+    clips = [make_clip(n) for n in range(5)]
+    meanwhile = Before(db.location, list(clips))
+    add_clips(meanwhile, clips)
+    assert not meanwhile.others
+    assert db.count("clip_list") == len(read_clips(db)) == len(clips)
 
 
 def test_rows_of_drivers_at_once(at_once, db):

@@ -91,7 +91,7 @@ class ClipListWriter:
         new = plan.new
         alone = not dropped and version == self._table().version
         with lance_errors("write the clip list", _uri(db)):
-            before = self._table().version
+            before = version  # of the list that `new` was compared with: what others have added since counts as a race
             for start in range(0, len(new), batch_clips):  # appended: `merge_insert` does not keep the order
                 rows = _to_table(new[start : start + batch_clips])
                 after = lance.write_dataset(rows, _uri(db), mode="append", storage_options=db.storage_options or None)
