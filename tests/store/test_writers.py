@@ -58,7 +58,7 @@ class Before(Database):
 
 
 def test_an_ingest_that_ends_between_the_reading_and_the_writing_of_another(db):
-    """A whole ingest of the same clips there left every clip in the list twice: 80 rows of 60 clips, once in a CI run."""
+    """A whole ingest of the same clips left every clip in the list twice there: 80 rows of 60 clips, seen once."""
     add_clips(db, [make_clip(0)])
     clips = [make_clip(n) for n in range(5)]
     meanwhile = Before(db.location, list(clips))

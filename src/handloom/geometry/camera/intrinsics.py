@@ -317,7 +317,7 @@ def project(points_cam_m: NDArray[np.floating[Any]], camera: Camera) -> NDArray[
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         if lens is not None and lens.angular:
             off_axis = np.hypot(flat[:, 0], flat[:, 1])
-            angle = np.arctan2(off_axis, flat[:, 2])
+            angle = np.arctan2(off_axis, np.ascontiguousarray(flat[:, 2]))
             plane = flat[:, :2] * np.where(off_axis > 0, angle / off_axis, 0.0)[:, None]
             plane[(off_axis == 0) & ~(flat[:, 2] > 0)] = np.nan
         else:

@@ -62,7 +62,7 @@ def ego_log_ratio(keypoints_px: NDArray[np.float64], width: int) -> NDArray[np.f
     hand."""
     wrist = keypoints_px[:, WRIST]
     forearm = keypoints_px[:, KNUCKLES].mean(axis=1) - wrist
-    angle = np.arctan2(-forearm[:, 1], forearm[:, 0])[:, None]
+    angle = np.arctan2(-forearm[:, 1], np.ascontiguousarray(forearm[:, 0]))[:, None]
     x = (wrist[:, :1] + 0.5) / (width / 2) - 1
     # Both against a uniform distribution: over the circle, and over the two half widths.
     direction = np.exp(FOREARM_KAPPA * np.cos(angle - np.radians(FOREARM_DEG))) / np.i0(FOREARM_KAPPA)

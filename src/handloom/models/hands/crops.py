@@ -149,7 +149,7 @@ def _region(
 def _rotation_to_upright(wrist: NDArray[np.float64], knuckle: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rotation that brings the direction from wrist to knuckle to upwards, in [-pi, pi)."""
     along = knuckle - wrist
-    rotation = np.pi / 2 - np.arctan2(-along[:, 1], along[:, 0])
+    rotation = np.pi / 2 - np.arctan2(-along[:, 1], np.ascontiguousarray(along[:, 0]))
     return rotation - 2 * np.pi * np.floor((rotation + np.pi) / (2 * np.pi))
 
 

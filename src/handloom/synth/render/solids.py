@@ -97,7 +97,7 @@ def _round(
     outward = np.where((within < side)[..., None], -outward, outward)
     upright = np.array([0, 0, 1], rays.dtype) * -np.sign(rays[..., 2:])
     normal = np.where(on_level[..., None], upright, outward).astype(rays.dtype)
-    angle = np.arctan2(point[..., 1], point[..., 0]) / (2 * np.pi)
+    angle = np.arctan2(*np.ascontiguousarray(point[..., 1::-1].T)).T / (2 * np.pi)
     around = np.where(on_level, point[..., 0] / radius / 4, angle) + 0.5
     up = np.where(on_level, point[..., 1] / radius, point[..., 2] / height) * 0.5 + 0.5
     return RayHit(distance, normal, np.stack([around, up], -1))
@@ -112,7 +112,7 @@ def _ball(part: Part, origin: NDArray, rays: NDArray) -> RayHit:
     unit = start + _finite(distance)[..., None] * along
     normal = unit / half
     normal = normal / np.maximum(np.sqrt((normal * normal).sum(-1, keepdims=True)), 1e-9)
-    u = np.arctan2(unit[..., 1], unit[..., 0]) / (2 * np.pi) + 0.5
+    u = np.arctan2(*np.ascontiguousarray(unit[..., 1::-1].T)).T / (2 * np.pi) + 0.5
     return RayHit(distance, normal.astype(rays.dtype), np.stack([u, unit[..., 2] * 0.5 + 0.5], -1))
 
 

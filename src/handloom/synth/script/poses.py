@@ -72,5 +72,6 @@ def hand_rotation(elbow_m: Array, wrist_m: Array, pronation: Array, extension: A
 
 
 def _turn(first: Array, second: Array, angle: Array) -> tuple[Array, Array]:
-    c, s = np.cos(angle)[:, None], np.sin(angle)[:, None]
+    angle = np.ascontiguousarray(angle)[:, None]
+    c, s = np.cos(angle), np.sin(angle)
     return c * first + s * second, c * second - s * first

@@ -162,7 +162,7 @@ def _moved(contact: Contact, start: Array, hand: Array, grip: Array) -> Array:
     if contact.how == "slide":
         out[:, :2, 3] += grip[:, :2] - grip[0, :2]
     else:
-        heading = np.unwrap(np.arctan2(hand[:, 1, 1], hand[:, 0, 1]))
+        heading = np.unwrap(np.arctan2(*np.ascontiguousarray(hand[:, 1::-1, 1].T)))
         out[:, :3, :3] = about_z(heading - heading[0]) @ start[:3, :3]
     return out
 
