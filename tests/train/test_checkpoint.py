@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import pickle
 import resource
 from pathlib import Path
 
@@ -18,19 +19,27 @@ from handloom.io.folder import Folder
 from handloom.store.location import storage_options_from
 from handloom.train import checkpoint as checkpoints
 from handloom.train.checkpoint import CheckpointFacts
+from handloom.train.parts.acting import checkpoint_to_act
+from handloom.train.registry import network_of
+from handloom.train.robomirror.data.motion import MOTION_DIM
+from handloom.train.robomirror.network.motion_vae import MotionVae
+from handloom.train.robomirror.recipe import RECIPE
+from handloom.train.robomirror.settings import RobomirrorSettings
 
 SETTINGS = TinySettings()
+MOTION = RobomirrorSettings(latent=8, vae_width=16)
 
 
 def facts(step: int, **values: object) -> CheckpointFacts:
     fields = {"recipe": "tiny", "settings": SETTINGS.model_dump(mode="json"), "settings_key": SETTINGS.settings_key()}
     fields |= {"step": step, "epoch": 1, "batches": 2, "finished": False, "data_version": 3, "windows_key": "k"}
-    return CheckpointFacts(**fields, workers=1, facts={"width": 63}, frozen={}, train_s=1.5, **values)
+    fields |= {"workers": 1, "facts": {"width": 63}, "frozen": {}, "train_s": 1.5}
+    return CheckpointFacts(**fields | values)
 
 
-def save(folder: Folder, step: int, network: torch.nn.Module, keep: int = 2) -> str:
+def save(folder: Folder, step: int, network: torch.nn.Module, keep: int = 2, **values: object) -> str:
     training = {"optimizer": {"state": {}}, "random": [{"torch": torch.get_rng_state(), "python": [3, [1, 2], None]}]}
-    return checkpoints.save(folder, facts(step), network, training, '{"kind": "step", "step": 1}\n', keep)
+    return checkpoints.save(folder, facts(step, **values), network, training, '{"kind": "step", "step": 1}\n', keep)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +98,7 @@ def test_damaged_and_unfinished_ones_are_passed_over(folder, caplog):
         (lambda facts: {}, "checkpoint.json has no recipe, settings, "),
         (lambda facts: facts | {"settings": {}}, "checkpoint.json has no settings"),
         (lambda facts: [], "checkpoint.json is no JSON object"),
+        (lambda facts: facts | {"facts": None}, "facts in checkpoint.json is None, no JSON object"),
     ],
 )
 def test_a_start_whose_facts_are_damaged_says_so(tmp_path, damage, said):
@@ -101,6 +111,42 @@ def test_a_start_whose_facts_are_damaged_says_so(tmp_path, damage, said):
             read(uri, {}, "tiny")
         assert "older" in caught.value.hint
     assert checkpoints.find_start(str(tmp_path), {}, "tiny")[1] == older
+
+
+def test_a_name_that_settings_or_facts_lack_is_told_where_it_is_needed(tmp_path, caplog):
+    network = MotionVae(MOTION, dict.fromkeys(("motion_components", "motion_mean", "motion_scale"), [0.0] * MOTION_DIM))
+    values = {"settings": MOTION.model_dump(mode="json"), "settings_key": MOTION.settings_key()}
+    uri = save(Folder.parse(tmp_path), 1, network, recipe="robomirror", **values)
+    place, start = Folder.parse(uri), MOTION.model_copy(update={"init": uri})
+    kept = place.read_json("checkpoint.json")
+    whole = checkpoints.load_weights(uri, {})
+    RECIPE.load_init(network, whole.network, start, whole.facts)
+
+    def without(name: str) -> None:
+        settings = {key: value for key, value in kept["settings"].items() if key != name}
+        place.write_json("checkpoint.json", kept | {"settings": settings, "facts": {}})
+
+    without("rate_hz")
+    found, facts = checkpoints.load_weights(uri, {}), checkpoints.find_start(uri, {}, "robomirror")[0]
+    for use in (
+        lambda: RECIPE.load_init(network, found.network, start, found.facts),
+        lambda: RECIPE.load_init(network, found.network, start, pickle.loads(pickle.dumps(facts))),
+    ):
+        with pytest.raises(StoreError, match=rf"^{uri}/checkpoint.json, of handloom \S+, has no settings.rate_hz\n"):
+            use()
+    with pytest.raises(
+        StoreError, match=r"has no facts\.motion_components\nhint: it is damaged, or of another version"
+    ):
+        network_of(found)
+    without("stage")
+    with pytest.raises(StoreError, match=r"has no settings\.stage"):
+        checkpoint_to_act(uri, "robomirror", "motion", "")
+    assert "defaults" not in caplog.text
+    assert checkpoints.load_weights(uri, {}).settings_as(RobomirrorSettings) == MOTION
+    assert "defaults" not in caplog.text  # they are what it was trained with
+    without("latent")
+    assert checkpoints.load_weights(uri, {}).settings_as(RobomirrorSettings) != MOTION
+    assert f"{uri}/checkpoint.json has no settings latent: defaults are taken" in caplog.text
 
 
 def test_a_killed_write_leaves_no_checkpoint(tmp_path):

@@ -41,6 +41,7 @@ FOLDER = "checkpoints"
 FACTS, NETWORK, TRAINING, HISTORY = "checkpoint.json", "network.pt", "training.pt", "history.jsonl"
 JOB = "job.json"
 """In `--out`: `variants` names the jobs' folders, the asked one first."""
+STALE = "it is damaged, or of another version of handloom: give another checkpoint, or train again"
 NO_RESUME = "start again with --no-resume, which removes the checkpoints, or give another --out"
 
 
@@ -74,6 +75,15 @@ def set_random_state(state: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["torch"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
+
+
+class _Stored(dict[str, Any]):
+    """An object of `checkpoint.json` that was read. A name that it lacks raises StoreError, which says where."""
+
+    problem = ""
+
+    def __missing__(self, name: str) -> Any:
+        raise StoreError(f"{self.problem}.{name}", STALE)
 
 
 @dataclass(frozen=True)
@@ -122,9 +132,16 @@ class Checkpoint:
     history: list[dict[str, Any]]
 
     def settings_as(self, kind: type[S]) -> S:
-        """Its settings. Raises ConfigError for those of another version, such as names that this one lacks."""
+        """Its settings; those that it lacks are at their defaults, which is logged where training may have had others.
+
+        Raises ConfigError for those of another version, such as names that this one lacks.
+        """
         try:
-            return kind(**self.facts.settings)
+            settings = kind(**self.facts.settings)
+            missing = sorted(kind.model_fields.keys() - self.facts.settings.keys())
+            if missing and isinstance(settings, TrainSettings) and settings.settings_key() != self.facts.settings_key:
+                log.warning("%s/%s has no settings %s: defaults are taken", self.uri, FACTS, ", ".join(missing))
+            return settings
         except ValidationError as error:
             problem = f"{self.uri} was trained by handloom {self.facts.handloom} with other settings: {explain(error)}"
             raise ConfigError(
@@ -171,7 +188,7 @@ def peek(folder: Folder) -> tuple[CheckpointFacts, str] | None:
     for name in reversed(_names(folder)):
         place = folder.sub(FOLDER).sub(name)
         with suppress(ValueError):
-            return _facts(place.read_json(FACTS)), place.uri
+            return _facts(place), place.uri
     return None
 
 
@@ -196,7 +213,7 @@ def find_start(uri: str, storage_options: Mapping[str, str], recipe: str) -> tup
         found = peek(folder)
     else:
         try:
-            found = _facts(folder.read_json(FACTS)), folder.uri
+            found = _facts(folder), folder.uri
         except ValueError as error:
             raise _damaged(folder, error) from error
     if found is None:
@@ -293,9 +310,8 @@ def frozen_parts(network: nn.Module) -> dict[str, str]:
 
 
 def _load(place: Folder) -> Checkpoint:
-    content = place.read_json(FACTS)
     try:
-        facts = _facts(content)
+        facts = _facts(place)
         data = {name: _whole(place, name, sizes) for name, sizes in facts.files.items()}
         network, training = (_read(data[name]) for name in (NETWORK, TRAINING))
         return Checkpoint(place.uri, facts, network, training, parse_lines(data[HISTORY]))
@@ -303,8 +319,9 @@ def _load(place: Folder) -> Checkpoint:
         raise _damaged(place, error) from error
 
 
-def _facts(content: Any) -> CheckpointFacts:
+def _facts(place: Folder) -> CheckpointFacts:
     """The content of `checkpoint.json`. Raises ValueError where facts are missing."""
+    content = place.read_json(FACTS)
     if not isinstance(content, dict):
         raise ValueError(f"{FACTS} is no JSON object")
     known = fields(CheckpointFacts)
@@ -312,7 +329,13 @@ def _facts(content: Any) -> CheckpointFacts:
     missing = [name for name in needed if name not in content or (name == "settings" and not content[name])]
     if missing:
         raise ValueError(f"{FACTS} has no {', '.join(missing)}")
-    return CheckpointFacts(**{one.name: content[one.name] for one in known if one.name in content})
+    found = {one.name: content[one.name] for one in known if one.name in content}
+    for name in ("settings", "facts"):
+        if not isinstance(found[name], dict):
+            raise ValueError(f"{name} in {FACTS} is {found[name]!r}, no JSON object")
+        found[name] = _Stored(found[name])
+        found[name].problem = f"{place.uri}/{FACTS}, of handloom {content.get('handloom', 'unknown')}, has no {name}"
+    return CheckpointFacts(**found)
 
 
 def _damaged(place: Folder, error: Exception) -> StoreError:
