@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import lance
@@ -119,6 +120,25 @@ def test_status_counts_both(db, tmp_path):
     assert "episodes of arm" in text
     only_people = status(Database.open(tmp_path, create=True))
     assert (only_people["robot_datasets"], "robots" in status_text(only_people)) == ([], False)
+
+
+def test_status_counts_episodes_of_people_apart(tmp_path):
+    db = Database.open(tmp_path, create=True)
+    kinds = {"arm": "panda", "hands": "human_hand", "clips": "human_hands", "unknown": None}
+    rows = [
+        episode_row(replace(episode(n, None), dataset=dataset, robot_type=kind))
+        for dataset, kind in kinds.items()
+        for n in range(2)
+    ]
+    write_episodes(db, rows)
+    names = ("robot_episodes", "robot_datasets", "human_episodes", "human_datasets")
+    assert [status(db)[name] for name in names] == [4, ["arm", "unknown"], 4, ["clips", "hands"]]
+    lines = status_text(status(db)).splitlines()
+    assert "  robots           4   episodes of arm, unknown" in lines
+    assert "  people           4   episodes of people's hands: clips, hands" in lines
+    of_hands = Database.open(tmp_path / "hands", create=True)
+    write_episodes(of_hands, rows[2:4])
+    assert "robots" not in status_text(status(of_hands))
 
 
 def test_a_table_of_episodes_without_rows_is_no_robot(tmp_path):

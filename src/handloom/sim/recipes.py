@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
-from handloom.export.lerobot.interactions import ROBOT_TYPE as PEOPLE
 from handloom.ingest.robot.images import stored_jpeg
+from handloom.schemas.tables.robot import HUMAN_HAND
 from handloom.sim.rendering import CAMERAS, Camera, backend
 from handloom.sim.tasks import MAX_STEPS, Task
 from handloom.sim.world import HZ, ROBOT_TYPE, STATE_NAMES, Observation, World
@@ -173,7 +173,7 @@ class Trained:
 
 def check_robot(predictor: Predictor, name: str, robot_type: str) -> None:
     """Refuse a checkpoint of another robot, where it says which robots it is of; people's hands pass."""
-    others = sorted(set(predictor.robot_types) - {robot_type, PEOPLE})
+    others = sorted(set(predictor.robot_types) - {robot_type, HUMAN_HAND})
     if others:
         problem = f"{name} is of the robot {', '.join(others)}, not of {robot_type}"
         raise ConfigError(problem, "train on recorded demonstrations")
@@ -181,7 +181,7 @@ def check_robot(predictor: Predictor, name: str, robot_type: str) -> None:
 
 def _is_of_people(predictor: Predictor) -> bool:
     """Whether its last training was on people alone: states mean what they meant there, whatever `init` had seen."""
-    return set(predictor.robot_types) == {PEOPLE}
+    return set(predictor.robot_types) == {HUMAN_HAND}
 
 
 def _things_asked(predictor: Predictor, name: str, task: Task) -> NDArray[np.intp]:

@@ -16,6 +16,7 @@ from handloom.export.lerobot.meta import EPISODE_COLUMNS, Feature, video_feature
 from handloom.export.rows import task_of
 from handloom.export.steps import steps_at
 from handloom.schemas.hand_topology import KEYPOINT_NAMES
+from handloom.schemas.tables.robot import HUMAN_HANDS
 from handloom.schemas.tables.stage_columns import OWNER
 from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS
 
@@ -117,7 +118,7 @@ def clip_layout(
         features["track_visible"] = Feature("bool", (num_tracks,))
         features |= {SIGMA: Feature("float32", (num_tracks,))} if sigma else {}
         features |= grid_features(slots, num_grid, sigma) if slots else {}
-    return Layout(features, hz, pa.schema([*SOURCE, *own]), "human_hands")
+    return Layout(features, hz, pa.schema([*SOURCE, *own]), HUMAN_HANDS)
 
 
 def own_fields(schema: pa.Schema) -> list[pa.Field]:

@@ -24,6 +24,7 @@ from scipy.spatial.transform import Rotation
 from handloom.export.lerobot.dataset import Episode, Layout
 from handloom.export.lerobot.meta import Feature
 from handloom.geometry.interactions.signals import hand_motion
+from handloom.schemas.tables.robot import HUMAN_HAND
 from handloom.schemas.values import LEFT, RIGHT
 
 Floats = NDArray[np.float64]
@@ -42,7 +43,6 @@ SOURCE = pa.schema(
 )
 COLUMNS = ("clip_id", "dataset", "video_id", "licence", "narration", "noun", "frame_s", "frame_flags", "world_scale",
            "world_from_camera", "hand_keypoints_world_m", "segments")  # fmt: skip
-ROBOT_TYPE = "human_hand"
 OPEN_M = 0.10
 """A hand whose fingers are as far from the thumb counts as a gripper that is open."""
 BEFORE_S, AFTER_S = 1.5, 0.3
@@ -141,7 +141,7 @@ def layout_of(hz: float) -> Layout:
         ENVIRONMENT: Feature("float32", (len(ENVIRONMENT_NAMES),), ENVIRONMENT_NAMES, ("m",) * 6),
         ACTION: Feature("float32", (len(STATE_NAMES),), STATE_NAMES, units),
     }
-    return Layout(features, hz, SOURCE, ROBOT_TYPE)
+    return Layout(features, hz, SOURCE, HUMAN_HAND)
 
 
 def episodes_of(one: Interaction, hz: float) -> Iterator[Episode]:

@@ -25,11 +25,12 @@ from handloom.pipelines.status.totals import (
 from handloom.plural import plural
 from handloom.schemas.tables.duplicates import STAGE as DUPLICATES
 from handloom.schemas.tables.reject import REASONS
-from handloom.schemas.tables.robot import TABLE as ROBOT_EPISODES
+from handloom.schemas.tables.robot import PEOPLE
 from handloom.schemas.values import WORLD_SCALES
 from handloom.store.clips.changed_inputs import fields_text, outdated_rows
 from handloom.store.clips.commit import done_ids, num_pending
 from handloom.store.embodiment import robot_datasets
+from handloom.store.episodes import read_episodes
 from handloom.store.filters import stages_of
 from handloom.store.runs.holder import Holder
 from handloom.store.runs.runs import latest_run, newest_of_stages
@@ -110,8 +111,7 @@ def status(db: Database) -> dict[str, Any]:
         "hours": round(sum_of(totals, "duration_s") / 3600, 3),
         "clips_of_people": people.num_rows if people is not None else 0,
         "clips_of_robots": totals.num_rows - people.num_rows if totals is not None and people is not None else 0,
-        "robot_episodes": db.count(ROBOT_EPISODES),
-        "robot_datasets": list(robots),
+        **_episodes(db),
         "clips_with_left_hand": sum_of(people, "hand_left"),
         "clips_with_right_hand": sum_of(people, "hand_right"),
         "clips_by_world_scale": {scale: scales[scale] for scale in WORLD_SCALES},
@@ -154,14 +154,14 @@ def status_text(values: dict[str, Any]) -> str:
     """The result of `status` as text."""
     scales = values["clips_by_world_scale"]
     left, metric = plural(values["clips_with_left_hand"], "clip"), plural(scales["metric"], "clip")
+    robots = _robots(values)
     lines = [
         f"{values['db']}  (version {values['version'] if values['version'] is not None else '-'})",
         f"  clip list {values['clip_list']:>8}   rows {values['clips']}, rejects {values['rejects']}, "
         f"pending {values['pending']}",
         f"  frames    {values['frames']:>8}   {values['hours']} h of video",
-        *_robots(values),
-        f"  hands     left in {left}, right in {values['clips_with_right_hand']}"
-        + (", of people" if values["robot_datasets"] else ""),
+        *robots,
+        f"  hands     left in {left}, right in {values['clips_with_right_hand']}" + (", of people" if robots else ""),
         *_odd_lines(values),
         f"  cameras   poses in metres in {metric}{_of_sources(values['clips_in_metres_by_source'])}, "
         f"of arbitrary scale in {scales['arbitrary']}, none in {scales['none']}",
@@ -291,14 +291,31 @@ def _metre_lines(values: dict[str, Any]) -> list[str]:
     ]
 
 
+def _episodes(db: Database) -> dict[str, Any]:
+    """Episodes of robots, those of people's hands (`export interactions` and `export lerobot`), and their datasets."""
+    rows = read_episodes(db, ["dataset", "robot_type"])
+    pairs = zip(*(rows.column(name).to_pylist() for name in rows.column_names), strict=True)
+    counts: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
+    for dataset, robot_type in pairs:
+        counts[robot_type in PEOPLE][dataset] += 1
+    return {
+        f"{name}_{what}": found
+        for name, of in (("robot", counts[False]), ("human", counts[True]))
+        for what, found in (("episodes", of.total()), ("datasets", sorted(of)))
+    }
+
+
 def _robots(values: dict[str, Any]) -> list[str]:
-    """Clips of people and of robots; no line where there are no robots."""
-    if not values["robot_datasets"]:
-        return []
-    return [
-        f"  rows      of people {values['clips_of_people']}, of robots {values['clips_of_robots']}",
-        f"  robots  {values['robot_episodes']:>10}   episodes of {', '.join(values['robot_datasets'])}",
-    ]
+    """Clips of people and of robots, and episodes of both; no line where there are none."""
+    robots, people = values["robot_datasets"], values["human_datasets"]
+    lines = []
+    if robots or values["clips_of_robots"]:
+        lines.append(f"  rows      of people {values['clips_of_people']}, of robots {values['clips_of_robots']}")
+    if robots:
+        lines.append(f"  robots  {values['robot_episodes']:>10}   episodes of {', '.join(robots)}")
+    if people:
+        lines.append(f"  people  {values['human_episodes']:>10}   episodes of people's hands: {', '.join(people)}")
+    return lines
 
 
 def _holder(run) -> dict[str, Any] | None:

@@ -14,6 +14,8 @@ from handloom.errors import ShapeError
 from handloom.schemas.tables.arrow import key_field
 
 TABLE = "robot_episodes"
+HUMAN_HAND, HUMAN_HANDS = PEOPLE = ("human_hand", "human_hands")
+"""`robot_type` of people's episodes, as handloom exports them: an interaction of one hand, and a clip with both."""
 ROBOT_EPISODES = pa.schema(
     [
         key_field("episode_id"),  # {dataset}:{episode_index}
