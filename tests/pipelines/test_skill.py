@@ -436,6 +436,14 @@ def test_a_model_reasons_about_failures(filled, tmp_path):
 
 def test_what_cannot_be_run_is_refused(filled, tmp_path):
     db, _ = filled
+    for name, holds in (("mine", ["best.mp4"]), ("trained", ["episodes.jsonl", "job.json"])):
+        (tmp_path / name).mkdir()
+        for one in holds:
+            (tmp_path / name / one).write_text("mine")
+        words = ["skill", "run", "aside", "--db", db.uri, "--out", str(tmp_path / name), "--no-video", "--no-resume"]
+        with pytest.raises(ConfigError, match=rf"{name} holds other files: {', '.join(holds)}"):
+            CliRunner().invoke(app, words, catch_exceptions=False)
+        assert {one.name: one.read_text() for one in (tmp_path / name).iterdir()} == dict.fromkeys(holds, "mine")
     for words, problem in (
         (["--mode", "best"], "--mode 'best' is not known"),
         (["--scene", str(tmp_path / "none.json")], "cannot be read"),

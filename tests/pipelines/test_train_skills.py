@@ -51,6 +51,8 @@ def test_skills_of_all_tasks_are_learned_judged_and_run(table, tmp_path):
     assert own["clips"] == sum(len(one["held_out"]) for one in told["tasks"] if one["skills"])
     assert told["robot"]["seen"]["hierarchical"]["episodes"] == 2
     assert "1 clip has no segments yet and is left out" in told["notes"][0]
+    assert told["notes"][1].startswith("pour: 'pour' is not executed as such: the arm ")
+    assert f"note: {told['notes'][1]}" in done.stderr
     page = (out / "report.html").read_text()
     assert "pour" in page
     assert "data:image/png;base64" in page

@@ -14,7 +14,7 @@ from handloom.sim.tabletop.episodes import FAILURES, run_episode
 from handloom.sim.tabletop.film import CAMERA
 from handloom.sim.tabletop.grips import Block, converted, from_above
 from handloom.sim.tabletop.model import HOME_RAD, load, require_room
-from handloom.sim.tabletop.plans import handlings_of, replay_of, thing_path, warped
+from handloom.sim.tabletop.plans import handlings_of, not_executed, replay_of, thing_path, warped
 from handloom.sim.tabletop.reasoning import REMEDIES, ModelReasoner, Rules, Trouble
 from handloom.sim.tabletop.scene import REACH, Goal, Scene, Thing, box_distance, read_scene
 from handloom.sim.tabletop.simulation import Simulation
@@ -66,6 +66,14 @@ INTO = [
 ]
 THING = Thing(name="A", kind="box", size_m=(0.06, 0.05, 0.08), place_m=(0.08, 0.10), yaw_deg=10)
 BOWL_AT = Thing(name="A", kind="cup", size_m=(0.13, 0.13, 0.05), place_m=(-0.15, 0.16))
+
+
+def test_what_is_not_executed_as_such_is_said():
+    push, _ = skill_of(PUSH)
+    wipe, _ = skill_of([PUSH[0], moved("A", "wipe with", path([0, 0, 0], AWAY), BOX)])
+    assert [not_executed(push.for_task(task)) for task in ("", "push the box", "pourable openings")] == [""] * 3
+    assert "'drawer', 'open' is not" in not_executed(push.for_task("C opens the drawers"))
+    assert "'wipe with A', 'pour' is not" in not_executed(wipe.for_task("Pour"))
 
 
 def skill_of(steps, num=5):

@@ -84,9 +84,10 @@ def run(
 
 def _text(found: SkillRun) -> str:
     low, high = found.interval
+    took = "" if found.seconds_median is None else f", the robot took {found.seconds_median:.1f} s (median)"
     lines = [
         f"{found.skill}, {found.mode}, {found.scene}: {found.success_rate:.2f} ({low:.2f} to {high:.2f}), "
-        f"{found.successes} of {plural(found.num_episodes, 'episode')}, {found.seconds_median:.1f} s (median)"
+        f"{found.successes} of {plural(found.num_episodes, 'episode')}{took}"
     ]
     if found.constraints_met is not None:
         lines.append(f"  all things ended within the skill's own bounds: {found.constraints_met:.0%}")

@@ -16,6 +16,7 @@ import numpy as np
 from handloom.api import Database
 from handloom.errors import ConfigError
 from handloom.io.folder import Folder, local_folder
+from handloom.io.wrong_path import names_in
 from handloom.machine import installed
 from handloom.pipelines.sim.jobs import Where
 from handloom.pipelines.skills.episodes import (
@@ -36,14 +37,15 @@ from handloom.sim.rendering import backend
 from handloom.sim.tabletop.draw import HOWS, How, goals_of, skill_scene
 from handloom.sim.tabletop.episodes import ROUNDS, Episode
 from handloom.sim.tabletop.model import require_room
-from handloom.sim.tabletop.plans import MODES, Mode, check_things, handlings_of
+from handloom.sim.tabletop.plans import MODES, Mode, check_things, handlings_of, not_executed
 from handloom.sim.tabletop.reasoning import ModelReasoner, Rules
 from handloom.sim.tabletop.scene import PAGE, Scene, read_scene
 from handloom.sim.world import require_simulator
 from handloom.skills.skill import Skill
 
 MOST_ROUNDS, MOST_ERROR_M = 10, 0.2
-REPORT = "run.json"
+REPORT, JOB = "run.json", "job.json"
+"""The second is that of `train vlmimic`, whose folder has episodes, too."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def run_skill(
 
     Raises:
         ConfigError: an option that is out of range; a skill that moves nothing; a scene that cannot be read or lacks a
-            thing; videos on a machine that draws none; `out` cannot be written, or holds episodes of another run.
+            thing; videos on a machine that draws none; `out` cannot be written, or holds other files or another run's.
         StoreError: there is no such skill, or, for `replay`, none of its clips has a row.
         NoAnswer: the model has answered no question; the episode of the question is not kept.
         ModuleNotFoundError: the simulator, or the description of the arm, is not installed.
@@ -126,11 +128,13 @@ def run_skill(
     find_description("panda")  # what is missing is said before anything is computed
     its_mode = _checked(mode, num_episodes, rounds, error_m)
     skill, notes = show_skill(db, name)
+    notes += [told] if (told := not_executed(skill)) else []
     counts: Counter[str] = Counter()
     reasoner = None if model is None else model_reasoner(model, counts)
     gl = backend() if reasoner is not None or (out is not None and video) else ""
     if out is not None:
         local_folder(out, "--out")
+        _check_own(out)
     fixed = None if scene in HOWS else _scene_in(Path(scene), skill)
     executions = executions_of(db, skill) if its_mode == "replay" else ()
     chooser = Rules.name if reasoner is None else reasoner.name
@@ -169,6 +173,14 @@ def run_skill(
             run = replace(run, videos=films)
             _keep(out, run)
     return run, notes
+
+
+def _check_own(out: Path) -> None:
+    """Raise ConfigError for a folder with files that are no run's: `run.json` and videos would take their places."""
+    there = names_in(str(out))
+    if there and (EpisodeLog.FILE not in there or JOB in there):
+        problem = f"--out {out} holds other files: {', '.join(there[:5])}"
+        raise ConfigError(problem, "give --out a folder of its own: a new one, or one of an earlier `skill run`")
 
 
 def _refused(reasoner: ModelReasoner) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -33,6 +34,9 @@ LIFT_M, MOVE_M = 0.10, 0.10
 ABOVE_M = 0.02
 SETS_DOWN = frozenset({"lower", "move", "carry", ""})
 """Last actions after which a thing stands on something."""
+TO_AND_FRO = frozenset({"move to and fro", "turn and back", "wipe with"})
+OTHER_TASKS = frozenset({"open", "close", "shut", "pour", "drawer", "door"})
+"""Words of tasks in which a thing is bound to another one, or what is in it shall go elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,18 @@ def handlings_of(skill: Skill, mode: Mode) -> tuple[Handling, ...]:
             "learn it from clips in which a thing is moved; `handloom skill show` lists the steps of a skill",
         )
     return tuple(out)
+
+
+def not_executed(skill: Skill) -> str:
+    """A sentence about what a skill names and the arm does not do as such; empty where nothing is known of."""
+    steps = {one.words: None for one in skill.steps if one.action in TO_AND_FRO}
+    words = {one.removesuffix("s") for one in re.findall(r"[a-z]+", skill.task.lower())} & OTHER_TASKS
+    if not steps and not words:
+        return ""
+    told = ", ".join(repr(one) for one in (*steps, *sorted(words)))
+    return (
+        f"{skill.name}: {told} is not executed as such: the arm takes a thing, moves it along one path and lets it go"
+    )
 
 
 def _handling(grasp: Constraint | None, its: Sequence[Constraint], mode: Mode) -> Handling:

@@ -17,6 +17,7 @@ from handloom.pipelines.sim.jobs import Where
 from handloom.pipelines.skills.clips import execution_of
 from handloom.pipelines.skills.episodes import EpisodeLog
 from handloom.pipelines.skills.reading import Reading
+from handloom.pipelines.skills.run import JOB
 from handloom.pipelines.skills.training.learning import Learned, check_names, judged, keep, learn_task, pooled, rows_of
 from handloom.pipelines.skills.training.robot import Tried, film, scores, try_skills, why_no_robot
 from handloom.pipelines.skills.training.settings import COSTS, RECIPE, VlmimicConfig
@@ -24,9 +25,10 @@ from handloom.pipelines.skills.training.tasks import Task, tasks_of
 from handloom.plural import plural
 from handloom.schemas.settings import flatten
 from handloom.sim.tabletop.episodes import FAILURES
+from handloom.sim.tabletop.plans import not_executed
 from handloom.skills.skill import Skill
 
-JOB, JSON, HTML = "job.json", "report.json", "report.html"
+JSON, HTML = "report.json", "report.html"
 NO_RESUME = "name another --out, or --no-resume to remove that job"
 FILES = (JSON, HTML, EpisodeLog.FILE, "skills", "videos")
 """What a job keeps beside `job.json`."""
@@ -88,7 +90,7 @@ def train_skills(
     where = Where(config.resources.workers, ray_address)
     folder, settings = Folder.parse(out), config.settings
     version, is_new = _asked(db, folder, config, resume)
-    tasks, left_out = tasks_of(db, settings, version)
+    tasks, notes = tasks_of(db, settings, version)
     reading = Reading(db, settings.reader)
     if is_new and not settings.replace:
         check_names(db, tasks)
@@ -97,6 +99,10 @@ def train_skills(
     for task in tasks:
         learned.append(learn_task(db, task, reading.reader, version, folder))
         tell(_line(learned[-1]))
+        limits = [limit for skill in learned[-1].skills if (limit := not_executed(skill))]
+        notes += limits
+        for limit in limits:
+            tell(f"note: {limit}")
     if not any(one.skills for one in learned):
         why = "; ".join(f"{one.task.name}: {one.problem}" for one in learned[:5])
         hint = "`handloom show CLIP` draws what was found of a clip, docs/segments.md says what is not found"
@@ -106,7 +112,8 @@ def train_skills(
     by_task = judged(learned, shown)
     why_not = "episodes is 0" if not settings.episodes else why_no_robot()
     num_skills = sum(len(one.skills) for one in learned)
-    tried, notes = None, [*left_out, *reading.notes]
+    tried = None
+    notes += reading.notes
     videos: dict[str, Any] = {}
     if settings.held_out_share and (none := [one.name for one in tasks if not one.held_out]):
         notes.append(f"nothing is held out of {', '.join(none)}: all clips are of one video, which is never cut in two")
