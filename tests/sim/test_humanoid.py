@@ -31,13 +31,14 @@ from handloom.schemas.hand_topology import WRIST
 from handloom.schemas.settings import RunConfig
 from handloom.sim.humanoid.checkpoint import open_student
 from handloom.sim.humanoid.dagger import StudentPolicy, groups_of, run_group, tasks_of
-from handloom.sim.humanoid.episodes import Expert, Hold, Seen, run_episodes
+from handloom.sim.humanoid.episodes import Expert, Hold, Outcome, Seen, run_episodes
 from handloom.sim.humanoid.experts import Teacher
 from handloom.sim.humanoid.goals import PERSON_REACH_M, goals_of, palm_axes
 from handloom.sim.humanoid.latency import VideoPart, _cpu_s, latency_of_videos
 from handloom.sim.humanoid.motions import PersonMotion, at_times, motion_of_row, row_motions, scripted_motions
 from handloom.sim.humanoid.reference import Kinematics, KinematicsSettings, reference_of
 from handloom.sim.humanoid.robot import GR1, Humanoid, act, body_of, find_humanoid, put
+from handloom.sim.humanoid.scores import shown_ones
 from handloom.sim.humanoid.settings import ImitateSettings
 from handloom.train.robomirror.data.motion import MOTION_DIM
 from handloom.train.robomirror.imitation import Actor
@@ -395,3 +396,19 @@ def test_a_student_of_other_clips_is_not_measured_as_if_it_was_of_these(humanoid
     shutil.copytree(tmp_path / "three" / "clips.lance", tmp_path / "one" / "clips.lance")
     with pytest.raises(ConfigError, match="was trained on other videos than --db now gives"):
         imitate(tmp_path / "out", asked, db=Database.open(tmp_path / "one"), **options)
+
+
+def test_two_episodes_are_shown_by_what_they_are():
+    def outcome(name: str, success: bool, steps: int, error_mm: float) -> Outcome:
+        return Outcome(name, success, steps, 9, "" if success else "left_the_goals", "", error_mm, 0, 0, 0, np.zeros(0))
+
+    good, worse = outcome("good", True, 9, 20), outcome("worse", True, 9, 30)
+    early, late = outcome("early", False, 1, float("nan")), outcome("late", False, 5, 90)
+
+    def shown(*outcomes: Outcome) -> dict[str, str]:
+        return {which: one.name for which, one in shown_ones(outcomes).items()}
+
+    assert shown(early, worse, good, late) == {"best": "good", "worst": "early"}
+    assert shown(good, worse) == {"best": "good", "farthest": "worse"}
+    assert shown(early, late) == {"longest": "late", "worst": "early"}
+    assert (shown(good), shown(late)) == ({"best": "good"}, {"worst": "late"})

@@ -29,7 +29,7 @@ from handloom.schemas.tables.robot import episode_arrays
 from handloom.sim.policies import Expert, Random, find_policy
 from handloom.sim.rendering import Camera, backends
 from handloom.sim.rollouts import roll_out
-from handloom.sim.scores import best_and_worst, wilson
+from handloom.sim.scores import shown_ones, wilson
 from handloom.sim.world import HZ, STATE_NAMES
 from handloom.store.episodes import read_episodes
 
@@ -345,6 +345,7 @@ def test_the_best_and_the_worst_episode_become_videos(draws, tmp_path, monkeypat
     assert "2 episodes: 1 task x 1 seed (--seeds) x 2 (--episodes)" in printed.err
     assert found == json.loads((tmp_path / "out/evaluate.json").read_text())
     assert found["tasks"]["reach"]["successes"] == 2
+    assert list(found["videos"]["reach"]) == ["best", "slowest"]
     for path in found["videos"]["reach"].values():
         with av.open(path) as video:
             assert video.streams.video[0].frames >= 2
@@ -410,6 +411,9 @@ def test_the_worst_episode_is_the_failure_of_least_reward():
     world = world_of(REACH)
     done = [roll_out(world, Expert(REACH), scene, 0, 200) for scene in range(3)]
     failed = [roll_out(world, Random(), scene, 0, 10) for scene in range(2)]
-    best, worst = best_and_worst([*failed, *done])
-    assert best.steps == min(one.steps for one in done)
-    assert worst.reward == min(one.reward for one in failed)
+    shown = shown_ones([*failed, *done])
+    assert list(shown) == ["best", "worst"]
+    assert shown["best"].steps == min(one.steps for one in done)
+    assert shown["worst"].reward == min(one.reward for one in failed)
+    assert shown_ones(failed)["nearest"].reward == max(one.reward for one in failed)
+    assert shown_ones(done)["slowest"].steps == max(one.steps for one in done)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from handloom.sim.rollouts import Outcome
+
+T = TypeVar("T")
 
 Z_95 = 1.959964
 
@@ -65,8 +67,22 @@ def scores_of(by_seed: Mapping[int, Sequence[Outcome]]) -> dict[str, Any]:
     }
 
 
-def best_and_worst(outcomes: Sequence[Outcome]) -> tuple[Outcome, Outcome]:
-    """The quickest success, or the highest reward where none succeeded; the failure of lowest reward, or the slowest
-    success."""
-    order = sorted(outcomes, key=lambda one: (one.success, -(one.steps or 0), one.reward))
-    return order[-1], order[0]
+def shown_of(
+    best_first: Sequence[T], succeeded: Callable[[T], bool], failure: str = "nearest", success: str = "farthest"
+) -> dict[str, T]:
+    """The two episodes to look at, named by what they are: `best` is a success, `worst` a failure.
+
+    failure: what the first is called where none succeeds. success: what the last is called where all do. One episode
+    alone is `best` or `worst`.
+    """
+    first, last = best_first[0], best_first[-1]
+    if len(best_first) == 1:
+        return {"best" if succeeded(first) else "worst": first}
+    return {"best" if succeeded(first) else failure: first, success if succeeded(last) else "worst": last}
+
+
+def shown_ones(outcomes: Sequence[Outcome]) -> dict[str, Outcome]:
+    """`best`: the quickest success, or `nearest`, the failure of highest reward; `worst`: the failure of lowest reward,
+    or `slowest`, the slowest success."""
+    order = sorted(outcomes, key=lambda one: (one.success, -(one.steps or 0), one.reward), reverse=True)
+    return shown_of(order, lambda one: one.success, success="slowest")

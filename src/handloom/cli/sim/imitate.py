@@ -38,7 +38,7 @@ def imitate(
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One setting: rounds=2; may be repeated.")] = None,
     show_settings: Annotated[bool, typer.Option(help="Print the settings as JSON and exit.")] = False,
-    video: Annotated[bool, typer.Option(help="Write videos of the best and the worst episode.")] = True,
+    video: Annotated[bool, typer.Option(help="Write videos of two episodes of each source.")] = True,
     workers: WorkersOption = None,
     ray_address: RayOption = None,
     json_: JsonOption = False,

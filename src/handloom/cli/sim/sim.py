@@ -124,8 +124,6 @@ def evaluate(
     """How often a policy does its tasks, with intervals."""
     if video and out is None:
         raise ConfigError("--video without --out", "name a folder for the videos with --out")
-    if out is not None and not out.strip():  # `Path` takes it for the folder that one is in
-        raise ConfigError("--out is empty", "give a folder")
     place = None if out is None else Path(out)
     shared: dict[str, Any] = {
         "ray_address": ray_address,

@@ -19,7 +19,7 @@ from handloom.sim.failures import WORKER_DIED
 from handloom.sim.policies import Policy, find_policy
 from handloom.sim.rendering import Camera, backend
 from handloom.sim.rollouts import Outcome, roll_out, shown_again
-from handloom.sim.scores import best_and_worst, scores_of
+from handloom.sim.scores import scores_of, shown_ones
 from handloom.sim.tasks import MAX_STEPS, Task, Use, find_tasks, scene_seed
 from handloom.sim.world import ACTION_WIDTH, HZ, require_simulator
 from handloom.video.write import write_video
@@ -39,8 +39,8 @@ REPORT = "evaluate.json"
 class Evaluation:
     """What `evaluate` measured. episodes: of each task and seed. tasks: by name, see `scores.scores_of`.
 
-    videos: paths, by task and `best`, `worst`. error: what ended it before all episodes were run, empty if nothing did;
-    `tasks` then has those that were finished, and no task without one. clips: by task the clips that told
+    videos: paths, by task and name (`scores.shown_of`). error: what ended it before all episodes were run, empty if
+    nothing did; `tasks` then has those that were finished, and no task without one. clips: by task the clips that told
     it, where `from_clips` named some.
     """
 
@@ -83,7 +83,7 @@ def evaluate(
         workers: processes; None: one per core. ray_address: a Ray cluster that runs them instead.
         out: a local folder for `evaluate.json`, the same as is returned, and for videos. overwrite: replace the
             evaluation that is there, with its videos, when this one has ended.
-        videos: of the best and the worst episode of each task, as MP4; they need `out`.
+        videos: of two episodes of each task (`scores.shown_ones`), as MP4; they need `out`.
         from_clips: which clips tell the policy its tasks; None: what it was trained to be told by.
         progress: called with the numbers of episodes that are done, and of all.
 
@@ -255,10 +255,10 @@ def _videos(named: Any) -> set[str]:
 
 
 def _film(task: Task, by_seed: Sequence[Sequence[Outcome]], folder: Path, gl: str) -> dict[str, str]:
-    """Write the best and the worst episode of a task; paths. None where nothing is known of any."""
+    """Write two episodes of a task (`shown_ones`); paths. None where nothing is known of any."""
     every = [one for outcomes in by_seed for one in outcomes if one.failure != WORKER_DIED]
     paths = {}
-    for name, outcome in zip(("best", "worst"), best_and_worst(every) if every else (), strict=bool(every)):
+    for name, outcome in (shown_ones(every) if every else {}).items():
         path = folder / f"{task.name}_{name}.mp4"
         pictures = list(shown_again(world_of(task), outcome, VIDEO_CAMERA, VIDEO_HZ, gl))
         write_video(path, pictures, np.arange(len(pictures)) / VIDEO_HZ)

@@ -27,7 +27,7 @@ from handloom.sim.humanoid.film import VIDEO_HZ, shown_again
 from handloom.sim.humanoid.latency import VideoPart, latency_of, latency_of_videos
 from handloom.sim.humanoid.motions import PersonMotion, row_motions, scripted_motions
 from handloom.sim.humanoid.robot import Body, body_of, find_humanoid
-from handloom.sim.humanoid.scores import best_and_worst, scores_of
+from handloom.sim.humanoid.scores import scores_of, shown_ones
 from handloom.sim.humanoid.settings import ImitateSettings
 from handloom.sim.rendering import backend
 from handloom.sim.world import require_simulator
@@ -111,7 +111,7 @@ def imitate(
             `understand`: on held-out clips of the table that have an intent, the student is also told the latents that
             this makes of the intent.
         student: an `--out` of before: nothing is trained, and its settings are used.
-        videos: of the best and the worst episode of each source.
+        videos: of two episodes of each source (`shown_ones`).
         workers: processes of the evaluation's episodes; None: one per core, where there are many. ray_address: a Ray
             cluster that runs them instead.
 
@@ -338,9 +338,10 @@ def _of_video(
 def _film(
     body: Body, tasks: Sequence[Task], outcomes: Sequence[Outcome], out: Path, name: str, gl: str
 ) -> dict[str, str]:
-    by_name = {task.name: task for task in tasks}
-    paths = {}
-    for which, outcome in zip(("best", "worst"), best_and_worst(outcomes), strict=True):
+    by_name, paths = {task.name: task for task in tasks}, {}
+    for which in ("best", "longest", "farthest", "worst"):  # of an earlier measurement
+        (out / f"{name}_{which}.mp4").unlink(missing_ok=True)
+    for which, outcome in shown_ones(outcomes).items():
         path = out / f"{name}_{which}.mp4"
         pictures = list(shown_again(body, outcome, by_name[outcome.name].reference, VIDEO_SIZE, gl))
         write_video(path, pictures, np.arange(len(pictures)) / VIDEO_HZ)

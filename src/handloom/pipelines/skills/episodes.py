@@ -16,7 +16,7 @@ import numpy as np
 from handloom.errors import ConfigError, StoreError
 from handloom.pipelines.sim.jobs import Jobs, Lost, Where, as_they_end
 from handloom.sim.failures import WORKER_DIED
-from handloom.sim.scores import wilson
+from handloom.sim.scores import shown_of, wilson
 from handloom.sim.tabletop.episodes import Attempt, Episode, run_episode
 from handloom.sim.tabletop.film import FILM_HZ, film
 from handloom.sim.tabletop.plans import Mode, replay_of
@@ -27,9 +27,9 @@ from handloom.skills.skill import Skill
 from handloom.video.write import write_video
 
 Key = TypeVar("Key", bound=Hashable)
-NO_STATES = np.empty((0, 0), np.float32)
 SHOWN = ("best", "nearest", "farthest", "worst")
 """Names of videos."""
+NO_STATES = np.empty((0, 0), np.float32)
 ANOTHER = "name another folder, or --no-resume to drop what is there"
 WAIT = "wait until it has ended, or name another folder"
 
@@ -222,17 +222,10 @@ def scores_of(found: Sequence[Episode]) -> dict[str, Any]:
 
 
 def shown_ones(found: Sequence[Episode]) -> dict[str, int]:
-    """Numbers of the two episodes to look at: `best`, the success that ends nearest to its goal, and `worst`, the
-    failure that ends farthest from it. Where all succeed, `farthest` is the success that does; where none does,
-    `nearest` is the failure that ends nearest. One episode alone is `best` or `worst`."""
+    """Numbers of the two episodes to look at: the success that ends nearest to its goal, and the failure that ends
+    farthest from it (`shown_of`)."""
     order = sorted(range(len(found)), key=lambda i: (not found[i].success, np.nan_to_num(found[i].error_m, nan=np.inf)))
-    first, last = order[0], order[-1]
-    if first == last:
-        return {"best" if found[first].success else "worst": first}
-    return {
-        "best" if found[first].success else "nearest": first,
-        "farthest" if found[last].success else "worst": last,
-    }
+    return shown_of(order, lambda i: found[i].success)
 
 
 def write_film(path: Path, job: Job, episode: Episode, gl: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from handloom.sim.humanoid.episodes import Outcome
-from handloom.sim.scores import wilson
+from handloom.sim.scores import shown_of, wilson
 
 
 def scores_of(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -43,11 +43,13 @@ def scores_of(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
-def best_and_worst(outcomes: Sequence[Outcome]) -> tuple[Outcome, Outcome]:
-    """The success with the least error, or the longest episode where none succeeded; the earliest failure, or the
-    success with the largest error."""
-    order = sorted(outcomes, key=lambda one: (one.success, one.num_steps / one.of_steps, -one.mpkpe_mm))
-    return order[-1], order[0]
+def shown_ones(outcomes: Sequence[Outcome]) -> dict[str, Outcome]:
+    """`best`: the success with the least error, or `longest`, the failure that came last; `worst`: the earliest
+    failure, or `farthest`, the success with the largest error."""
+    error = [np.nan_to_num(one.mpkpe_mm, nan=np.inf) for one in outcomes]
+    keys = [(one.success, one.num_steps / one.of_steps, -far) for one, far in zip(outcomes, error, strict=True)]
+    order = sorted(range(len(outcomes)), key=keys.__getitem__, reverse=True)
+    return shown_of([outcomes[i] for i in order], lambda one: one.success, failure="longest")
 
 
 def _mean(values: Sequence[float]) -> float | None:
