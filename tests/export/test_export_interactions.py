@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -218,3 +219,4 @@ def test_the_card_is_of_the_clips_that_gave_episodes(placing, tmp_path):
     assert "| test | 1 | unknown |" in card
     assert "| hand_coverage | 1 |" in card
     assert f"- 2 clips gave no episode: {NOTHING}.\n" in card
+    assert re.findall(r"^\| (\w+) \| (?:`.*`|not computed) \| (\d+) \|$", card, re.M) == [("segments", "1")]

@@ -18,7 +18,7 @@ from handloom import __version__
 from handloom.plural import plural
 from handloom.schemas.tables.arrow import QUALITY_FIELDS
 from handloom.schemas.tables.robot import TABLE as ROBOT_EPISODES
-from handloom.schemas.tables.stage_columns import KEY_PREFIX, owner_of
+from handloom.schemas.tables.stage_columns import KEY_PREFIX, key_column, owner_of
 
 TALLIED = (
     "dataset",
@@ -66,6 +66,13 @@ SHOWN_QUALITY = (
 """Shown first; every other quality number that is known follows."""
 
 
+def tallied(schema: pa.Schema, source: Mapping[str, Any]) -> list[str]:
+    """Columns that a tally reads of rows of which an export may leave out some: `TALLIED`, and the keys of the stages
+    in `source`."""
+    keys = {key_column(stage) for stage in source.get("rows_of_key", ())}
+    return [name for name in schema.names if name in TALLIED or name in keys]
+
+
 @dataclass
 class CardTally:
     """Counts and quality numbers of the exported rows. Memory grows by a few numbers a row.
@@ -91,7 +98,7 @@ class CardTally:
     quality: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Count one row of `clips` or `robot_episodes`: its values of `TALLIED`."""
+        """Count one row of `clips` or `robot_episodes`: its values of `TALLIED`, and the keys of its stages."""
         dataset = row["dataset"]
         self.num_rows += 1
         self.num_frames += row["num_frames"]
@@ -111,19 +118,15 @@ class CardTally:
             if value is not None and np.isfinite(value):
                 self.quality.setdefault(name, []).append(float(value))
 
-    def _add_stages(self, batch: pa.RecordBatch) -> None:
-        for number, column in enumerate(batch.schema):
-            licence = (column.metadata or {}).get(b"licence")
-            if licence:
-                self.weights[column.name] = (owner_of(column) or "", licence.decode())
-            if column.name.startswith(KEY_PREFIX):
-                counter = self.stage_keys.setdefault(column.name.removeprefix(KEY_PREFIX), Counter())
-                counter.update(batch.column(number).to_pylist())
+        for name in (name for name in row if name.startswith(KEY_PREFIX)):
+            self.stage_keys.setdefault(name.removeprefix(KEY_PREFIX), Counter())[row[name]] += 1
 
     def add_all(self, batch: pa.RecordBatch) -> None:
         """Count the rows of a batch."""
-        self._add_stages(batch)
-        names = [name for name in TALLIED if name in batch.schema.names]
+        for column in batch.schema:
+            if licence := (column.metadata or {}).get(b"licence"):
+                self.weights[column.name] = (owner_of(column) or "", licence.decode())
+        names = [name for name in batch.schema.names if name in TALLIED or name.startswith(KEY_PREFIX)]
         for row in batch.select(names).to_pylist():
             self.add(row)
 
@@ -153,6 +156,8 @@ class Card:
 
     def text(self, tally: CardTally) -> str:
         """README.md."""
+        read = {stage: tally.stage_keys.get(stage, keys) for stage, keys in self.source.get("rows_of_key", {}).items()}
+        source = {**self.source, "rows_of_key": read}
         parts = [
             _front_matter(self, tally),
             f"# {self.title}",
@@ -164,8 +169,8 @@ class Card:
         parts += [_weights(tally, self.source)]
         if tally.quality or tally.world_scale:
             parts += ["## Quality", _quality(tally)]
-        parts += ["## Known limits", _limits([*self.limits, *_limits_of(tally, self.source)])]
-        parts += ["## How it was made", _made(self.source)]
+        parts += ["## Known limits", _limits([*self.limits, *_limits_of(tally, source)])]
+        parts += ["## How it was made", _made(source)]
         return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from handloom.api import Database
 from handloom.errors import ConfigError
 from handloom.export.arm4r.clips import COLUMNS, LEFT_OUT, Arm4rSummary, TextEncoder, export_arm4r
-from handloom.export.card import TALLIED, Card, CardTally
+from handloom.export.card import Card, CardTally, tallied
 from handloom.pipelines.export.parquet import opened
 from handloom.schemas.tables.later_grids import GRID_INDEX, GRID_SHAPES
 from handloom.store.embodiment import ALL, HUMAN, ROBOT
@@ -62,8 +62,8 @@ def arm4r(
         raise ConfigError(f"the table has no {', '.join(missing)}: it is older", "process its clips again")
     encode = _encoder(text_encoder) if text_encoder else None
     tally = CardTally()
-    more = (*TALLIED, *GRID_INDEX, *GRID_SHAPES, "world_unit_m")
-    wanted = dict.fromkeys([*COLUMNS, *(name for name in more if name in table.schema.names)])
+    more = [name for name in (*GRID_INDEX, *GRID_SHAPES, "world_unit_m") if name in table.schema.names]
+    wanted = dict.fromkeys([*COLUMNS, *more, *tallied(table.schema, source)])
     batches = db.batches(list(wanted), where, table.version, BATCH_ROWS)
 
     def card(summary: Arm4rSummary) -> str:

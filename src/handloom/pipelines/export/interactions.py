@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from handloom.api import Database
 from handloom.errors import ConfigError
-from handloom.export.card import TALLIED, Card, CardTally
+from handloom.export.card import Card, CardTally, tallied
 from handloom.export.lerobot.dataset import Episode, LeRobotSummary, export_lerobot
 from handloom.export.lerobot.interactions import (
     CARRY,
@@ -107,7 +107,7 @@ def interactions(
         page = Card("lerobot", "What hands do with things", READING, rows.source, "data/*/*.parquet", limits, TAGS)
         return page.text(tally)
 
-    columns = dict.fromkeys([*COLUMNS, *(name for name in TALLIED if name in rows.table.schema.names)])
+    columns = dict.fromkeys([*COLUMNS, *tallied(rows.table.schema, rows.source)])
     batches = db.batches(list(columns), rows.where, rows.table.version, BATCH_ROWS)
     written = export_lerobot(
         counted_episodes(batches, hz, counts, kinds, tally.add_all),
