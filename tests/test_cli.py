@@ -12,10 +12,11 @@ from itertools import groupby
 
 import pyarrow.parquet as pq
 import pytest
+import typer
 from support.process import HANDLOOM
 
-from handloom.cli import text
-from handloom.cli.console import Counting
+from handloom.cli import app, text
+from handloom.cli.console import Counting, OneValue
 from handloom.store.search.results import Hit, Hits, Part
 
 
@@ -188,6 +189,37 @@ def test_mistakes_are_answered_in_one_message(cli, tmp_path, clips, ray_address,
     assert (found, out) == (code, ""), err
     assert says.format(tmp=tmp_path) in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("args", "name"),
+    [
+        (("status", "--db="), "--db"),
+        (("bench", "feed", "--save", ""), "--save"),
+        (("bench", "feed", "--data", "x", "--data", ""), "--data"),
+        (("skill", "run", "push", "--db", "x", "--out", " "), "--out"),
+        (("run", "--db", "x", "--set", "a=1", "--set", ""), "--set"),
+        (("search", "--db", "x", "--text", "open", "--sheet", ""), "--sheet"),
+        (("export", "parquet", "--db", "x", "--out", ""), "--out"),
+        (("ingest", "folder", "", "--db", "x"), "DIRECTORY"),
+    ],
+)
+def test_an_empty_value_is_refused(cli, tmp_path, monkeypatch, args, name):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = cli(*args)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {name} is empty\nhint: give it a value")
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_command_refuses_empty_values():
+    def leaves(command):
+        inner = getattr(command, "commands", None)
+        return [command] if inner is None else [leaf for one in inner.values() for leaf in leaves(one)]
+
+    found = leaves(typer.main.get_command(app))
+    assert len(found) > 30
+    assert all(isinstance(one, OneValue) for one in found)
 
 
 def test_an_unwritable_database_is_named(cli, tmp_path, clips, ray_address):

@@ -298,9 +298,12 @@ def test_frames_between_the_rows_own_are_passed_over(tmp_path: Path, extra: list
 
 
 @pytest.mark.parametrize("name", ["out.png", "out.mp4"])
-def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path: Path, name: str) -> None:
-    with pytest.raises(StoreError, match=r"cannot write .*no folder .*missing"):
-        write_show(images(make_row()), make_row(), tmp_path / "missing" / name)
+def test_folders_are_made_and_a_place_that_cannot_be_written_is_one_clear_error(tmp_path: Path, name: str) -> None:
+    write_show(images(make_row()), make_row(), tmp_path / "a" / "b" / name)
+    assert [one.name for one in (tmp_path / "a" / "b").iterdir()] == [name]
+    (tmp_path / "taken").touch()
+    with pytest.raises(StoreError, match=r"cannot write .*taken.*File exists"):
+        write_show(images(make_row()), make_row(), tmp_path / "taken" / name)
 
 
 def test_the_grid_in_force_is_drawn_and_its_tail_begins_with_it() -> None:

@@ -37,7 +37,6 @@ def kept(place: Path, asked: Mapping[str, Any], measure: Callable[[], Mapping[st
     found = _read(place) if place.exists() else {}
     if {key: found.get(key) for key in asked} != dict(asked):
         found = {**asked, **measure()}
-        place.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(place) as draft:
             draft.write_text(json.dumps(found, indent=1))
     return found

@@ -31,25 +31,35 @@ class InOrder(TyperGroup):
 
 
 class OneValue(TyperCommand):
-    """A command whose options keep no last word: two values for an option that takes one are an error.
+    """A command whose options keep no last word: two values for an option that takes one are an error, and so is an
+    empty value of any option or argument.
 
-    Typer takes the last one in silence. The same value twice, and `--help` among them, are no mistake.
+    Typer takes the last one in silence, and an empty path for the folder that one is in. The same value twice, and
+    `--help` among them, are no mistake.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         given = list(args)
         rest = super().parse_args(ctx, args)
         for param, values in self._values(ctx, given):
-            if len(set(values)) > 1:
+            if any(isinstance(value, str) and not value.strip() for value in values):
+                name = param.opts[0] if param.param_type_name == "option" else param.name.upper()
+                ways = "give it a value" if param.required else "give it a value, or leave it out"
+                raise ConfigError(f"{name} is empty", f"{ways}: {param.help}")
+            if len(set(values)) > 1 and self._takes_one(param):
                 words = [param.opts[0] if value else param.secondary_opts[0] for value in values]
                 shown = [repr(value) for value in values] if not param.is_flag else words
                 raise typer.BadParameter(f"takes one value, got {' and '.join(shown)}", ctx, param)
         return rest
 
+    @staticmethod
+    def _takes_one(param: Any) -> bool:
+        return param.param_type_name == "option" and not (param.multiple or param.count)
+
     def _values(self, ctx: Any, args: list[str]) -> list[tuple[Any, list[Any]]]:
-        """(option, its values in the order of the command line) of the options that take one value."""
+        """(option or argument, its values in the order of the command line)."""
         params: list[Any] = self.get_params(ctx)
-        single = [p for p in params if p.param_type_name == "option" and not (p.multiple or p.count)]
+        single = [param for param in params if self._takes_one(param)]
         try:
             for param in single:
                 param.multiple = True  # the parser keeps all of them; nothing is converted here
@@ -57,7 +67,8 @@ class OneValue(TyperCommand):
         finally:
             for param in single:
                 param.multiple = False
-        return [(param, values.get(param.name, [])) for param in single]
+        found = [(param, values.get(param.name)) for param in params]
+        return [(param, [*value] if isinstance(value, list | tuple) else [value]) for param, value in found]
 
 
 class Commands(typer.Typer):

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from handloom.errors import StoreError
+from handloom.io.atomic import atomic_file
 
 VIEWS = (("from above", 0, 1), ("from the person", 0, 2))
 NAMES = "xyz"
@@ -24,12 +24,8 @@ PALM_M = 0.09
 
 def write_skill_picture(skill: Mapping[str, Any], out: Path) -> None:
     """Write `skill_picture` to a file. Raises StoreError if it cannot be written."""
-    try:
-        out.write_bytes(skill_picture(skill))
-    except OSError as error:
-        raise StoreError(
-            f"cannot write {out}: {error.strerror}", "give --out a file in a folder that exists"
-        ) from error
+    with atomic_file(out) as draft:
+        draft.write_bytes(skill_picture(skill))
 
 
 def skill_picture(skill: Mapping[str, Any]) -> bytes:

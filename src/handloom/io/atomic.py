@@ -42,15 +42,14 @@ def draft_of(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """`draft_of` a file in a folder that is there. Raises StoreError."""
+    """`draft_of` a file; folders on its way are made. Raises StoreError."""
     path = Path(path)
-    hint = "check the folder, its permissions and its space"
-    if not path.parent.is_dir():
-        raise StoreError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}", hint)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with draft_of(path) as draft:
             yield draft
     except OSError as error:
+        hint = "check the folder, its permissions and its space"
         raise StoreError(f"cannot write {str(path)!r}: {error}", hint) from error
 
 
