@@ -72,7 +72,7 @@ def test_the_command_counts_what_it_left_out(tmp_path, cli):
     db = tmp_path / "db"
     code, out, err = cli("ingest", "lerobot", root, "--db", db)
     assert code == 3, err
-    assert out.startswith("added 1, replaced 0, already there 0, left out 1 of 2 listed: 1 robot episode\n")
+    assert out.startswith("added 1, replaced 0, already there 0, left out 1 of 2 listed: 1 episode\n")
     assert "left out: video_missing 1" in out
     assert f"problem: episode 1: video_missing: {CAMERA}: there is no file" in err
     (row,) = read_episodes(Database.open(db), ["episode_id", "frame_jpeg"]).to_pylist()

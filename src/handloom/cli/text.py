@@ -228,7 +228,7 @@ def robots(summary) -> str:
     counts, clips = summary.counts, summary.clips
     lines = [
         f"added {counts['added']}, replaced {counts['replaced']}, already there {counts['already_there']}, "
-        f"left out {counts['skipped']} of {counts['listed']} listed: {plural(summary.num_episodes, 'robot episode')}",
+        f"left out {counts['skipped']} of {counts['listed']} listed: {plural(summary.num_episodes, 'episode')}",
         f"  clips: added {clips['added']}, changed {clips['changed']}: {summary.num_clips} in the list",
     ]
     if clips["changed_videos"]:

@@ -190,7 +190,8 @@ def _line(one: Learned) -> str:
     clips = f"taught by {plural(len(task.teach), 'clip')}, {len(task.held_out)} held out"
     if one.problem:
         return f"{task.name}: {clips}; no skill: {one.problem}"
-    return f"{task.name}: {clips}; " + "; ".join(f"{skill.name} ({skill.words})" for skill in one.skills)
+    told = (f"{skill.name} ({skill.words}; from {plural(len(skill.clip_ids), 'clip')})" for skill in one.skills)
+    return f"{task.name}: {clips}; {'; '.join(told)}"
 
 
 def _films(out: Path, tried: Tried, config: VlmimicConfig) -> tuple[dict[str, Any], str]:
