@@ -45,7 +45,7 @@ class OneValue(TyperCommand):
             if any(isinstance(value, str) and not value.strip() for value in values):
                 name = param.opts[0] if param.param_type_name == "option" else param.name.upper()
                 ways = "give it a value" if param.required else "give it a value, or leave it out"
-                raise ConfigError(f"{name} is empty", f"{ways}: {param.help}")
+                raise ConfigError(f"{name} is empty", f"{ways}: {param.help or param.name}")
             if len(set(values)) > 1 and self._takes_one(param):
                 words = [param.opts[0] if value else param.secondary_opts[0] for value in values]
                 shown = [repr(value) for value in values] if not param.is_flag else words
