@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.in_process import HERE
 from support.track_tables import robot_db
 
 pytest.importorskip("metaworld", reason="the simulator is not installed: pip install '.[sim]'")
 pytest.importorskip("torch", reason="training is not installed: pip install '.[train]'")
 
 from handloom.bench.kept import TRIAL
+from handloom.bench.loop import stages
 from handloom.bench.loop.compare import ALL, curves_of, difference, differences_of
 from handloom.bench.loop.measure import (
     BESIDE,
@@ -28,11 +30,12 @@ from handloom.bench.loop.measure import (
 from handloom.bench.loop.people import ENVIRONMENT, PEOPLE, SCRIPTED, STATE, episodes_of, interactions_in, shuffled
 from handloom.bench.watch import Watch
 from handloom.errors import ConfigError, StoreError
+from handloom.sim.rendering import backends
 from handloom.sim.scores import wilson
 from handloom.synth.script.demo import turn_specs
 from handloom.synth.stage import build_stage
 
-SIZE = Size({"reach": 2, "push": 2}, 1, (5, 1), ())
+SIZE = Size({"reach": 2, "push": 2}, numbers=(5, 1), more=())
 
 
 def finished(variants):
@@ -134,6 +137,45 @@ def test_variants_without_their_clips_are_refused(tmp_path):
         bench_loop(robots.uri, tmp_path, watch)
     with pytest.raises(StoreError, match="no database"):
         bench_loop(str(tmp_path / "nothing"), tmp_path, watch)
+
+
+def test_of_arm4rs_stages_one_comparison_is_the_goal(tmp_path):
+    size = stages.Size({"reach": 2, "drawer-open": 1}, numbers=(5, 1))
+    cells = list(stages.cells_of(size, stages.VARIANTS))
+    assert len({cell.name for cell in cells}) == len(cells) == 24
+    assert {(cell.task, cell.seed) for cell in cells} == {("reach", 0), ("reach", 1), ("drawer-open", 0)}
+    assert [cell.number for cell in cells if cell.seed] == [5] * 4 + [1] * 4
+    found = [
+        vars(cell) | {"episodes": 4, "by_scene": "1111" if (cell.variant, cell.number) == (stages.BOTH, 1) else "1100"}
+        for cell in cells
+    ]
+    for base, met in ((SCRATCH, True), (stages.HUMAN, None)):
+        some = [one for one in found if one["variant"] in (base, stages.BOTH)]
+        (only,) = stages.goals_of({SCRATCH: differences_of(some, SCRATCH)}, size.few)
+        assert only["met"] is met, "without a training from scratch nothing is said"
+    assert only["value"] is None
+    watch = Watch(lambda line: None, quick=True)
+    for variant in (stages.HUMAN, stages.BOTH):
+        with pytest.raises(ConfigError, match=f"the variant {variant} needs clips of people"):
+            stages.bench_arm4r(None, tmp_path, watch, [variant])
+    with pytest.raises(ConfigError, match="there is no variant 'points'"):
+        stages.bench_arm4r(None, tmp_path, watch, ["points"])
+
+
+@pytest.mark.slow
+def test_a_robot_begins_with_its_own_videos(tmp_path):
+    """Videos of an expert are recorded, ingested and extracted; stage 2 learns from them, and stage 3 takes it up."""
+    if all(backends().values()):
+        pytest.skip("this machine draws no pictures")
+    db = stages.robots_of(stages.QUICK, tmp_path / TRIAL, HERE)
+    report = stages.bench_arm4r(None, tmp_path, Watch(lambda line: None, quick=True), [stages.ROBOT])
+    (cell,) = report["results"]["cells"]
+    (told,) = report["results"][stages.PRETRAINING][stages.ROBOT].values()
+    assert (cell["steps"], told["steps"]) == (stages.QUICK.steps, stages.QUICK.robot_steps)
+    assert told["windows"] > 0
+    assert 0 < told["constant_velocity"] < told["zero_motion"]
+    assert db.count("clips") == stages.QUICK.videos
+    assert not db.count("clips", "track_depth_source IS NOT NULL"), "what is known of it must be trained on"
 
 
 @pytest.mark.slow

@@ -11,7 +11,8 @@ from handloom.errors import ConfigError
 from handloom.io.folder import local_folder
 
 TABLES = ("extract", "accuracy")
-TRAINED = ("loop", "arvrm", "robomirror", "command")
+TRAINED = ("loop", "arm4r", "arvrm", "robomirror", "command")
+WITH_VARIANTS = ("loop", "arm4r", "arvrm")
 """They train, on the clips of a database if one is given, and keep what they have finished."""
 OF_SKILLS = ("vlmimic", "vlmimic_controls", "vlmimic_extracted")
 """They let skills act, and keep what they have finished."""
@@ -42,8 +43,8 @@ def run_benchmark(
     `commit` measures on synthetic shards, `search` on synthetic rows. `stages` measures on a few clips of a folder of
     videos, or rendered, and on copies of their rows; `look` on such clips and on altered copies of their images.
     `segments` measures on `num_clips` rendered sequences, and on the annotated actions of a database;
-    `skills` on scripted scenes and on clips that it renders, `sim`, `loop` and `arvrm` on simulated tasks, `loop` and
-    `arvrm` also on the clips of a database. `vlmimic` and `vlmimic_controls` let skills of scripted scenes act in
+    `skills` on scripted scenes and on clips that it renders, `sim`, `loop`, `arm4r` and `arvrm` on simulated tasks, the
+    last three also on the clips of a database. `vlmimic` and `vlmimic_controls` let skills of scripted scenes act in
     simulated ones, `vlmimic_extracted` those of clips that it renders. `retrieval` renders its clips. `robomirror`
     trains on the clips of a database, or on rendered ones; `command` on those of a database, and on tasks.
     `wearer` measures on `num_clips` rendered scenes of two people, and on a folder of first-person videos of one.
@@ -57,7 +58,7 @@ def run_benchmark(
         stills: images, and videos of cameras at rest, for the virtual camera.
         data: a folder in which `retrieval` keeps its clips, and those of `TRAINED` and `OF_SKILLS` what they have
             finished, for the next time.
-        variants: of `loop` and `arvrm`, see `bench.loop`; None: all.
+        variants: of `WITH_VARIANTS`, see `bench.loop`; None: all.
         quick: measure less, in under two minutes on two cores.
 
     Raises:
@@ -71,6 +72,7 @@ def run_benchmark(
     from handloom.bench.look.measure import bench_look
     from handloom.bench.loop.arvrm import bench_arvrm
     from handloom.bench.loop.measure import bench_loop
+    from handloom.bench.loop.stages import bench_arm4r
     from handloom.bench.report import keep
     from handloom.bench.retrieval.measure import bench_retrieval
     from handloom.bench.robomirror.measure import bench_robomirror
@@ -98,8 +100,8 @@ def run_benchmark(
         takes = ", ".join(("retrieval", *TRAINED, *OF_SKILLS))
         raise ConfigError(f"benchmark {name!r} takes no --data", f"it is for {takes}")
 
-    if name not in ("loop", "arvrm") and variants:
-        raise ConfigError(f"benchmark {name!r} takes no --variant", "it is for loop and arvrm")
+    if name not in WITH_VARIANTS and variants:
+        raise ConfigError(f"benchmark {name!r} takes no --variant", f"it is for {', '.join(WITH_VARIANTS)}")
 
     def of_accuracy(videos: Path | None, watch: Watch) -> dict[str, Any]:
         return bench_accuracy(Inputs(videos, num_clips, footage, read_held(held), sheets, backwards, stills), watch)
@@ -122,6 +124,8 @@ def run_benchmark(
         benchmarks[name] = lambda videos, watch: bench_segments(num_clips, db, watch)
     elif name == "loop":
         benchmarks[name] = lambda videos, watch: bench_loop(db, data, watch, variants)
+    elif name == "arm4r":
+        benchmarks[name] = lambda videos, watch: bench_arm4r(db, data, watch, variants)
     elif name == "arvrm":
         benchmarks[name] = lambda videos, watch: bench_arvrm(db, data, watch, variants)
     elif name == "robomirror":

@@ -19,7 +19,7 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="extract, accuracy, feed, commit, search, stages, look, segments, skills, sim, loop, arvrm, "
+            help="extract, accuracy, feed, commit, search, stages, look, segments, skills, sim, loop, arm4r, arvrm, "
             "vlmimic, retrieval, robomirror, command or wearer"
         ),
     ],
@@ -28,7 +28,7 @@ def bench(
     ] = None,
     clips: Annotated[int | None, typer.Option(min=0, help="accuracy, feed, segments, wearer: rendered clips.")] = None,
     db: Annotated[
-        str | None, typer.Option(help="feed, segments, loop, arvrm, robomirror, command: a database to measure on.")
+        str | None, typer.Option(help="feed, segments, loop, arm4r, arvrm, robomirror, command: a database to measure.")
     ] = None,
     stills: Annotated[
         Path | None, typer.Option(help="accuracy: images, and videos of still cameras, for a virtual camera.")
@@ -52,13 +52,13 @@ def bench(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="retrieval, loop, arvrm, robomirror, command, vlmimic: folder that keeps clips, or finished parts, "
-            "for the next time."
+            help="retrieval, loop, arm4r, arvrm, robomirror, command, vlmimic: folder that keeps clips, or finished "
+            "parts, for the next time."
         ),
     ] = None,
     variant: Annotated[
         list[str] | None,
-        typer.Option(help="loop: what training begins with. arvrm: its parts. Repeatable; by default all."),
+        typer.Option(help="loop, arm4r: what training begins with. arvrm: its parts. Repeatable; by default all."),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Measure less: under two minutes on two cores.")] = False,
     markdown: Annotated[

@@ -7,10 +7,10 @@ The network is told where things are (`things`), so that no pictures are needed.
 Variants differ in the weights that they begin with; demonstrations, order of windows, steps and settings are the same,
 and the settings are those of `small-people.toml` and of the task (`REACHING`, `TOUCHING`): `scratch`; `people`,
 `truth`, `shuffled` and `scripted`, trained on what people do with things (`bench.loop.people` says how these differ),
-of which the first three also act without any demonstration (number 0); `points`, ARM4R's stage 1 on point tracks, of
-which the transformer alone is handed over. `longer` is `scratch` for as many steps as both trainings together; `plain`
-is `scratch` with samples that are turned about the vertical alone (`small-sim.toml`). One training on people is shared
-by the numbers of demonstrations, and by tasks with the same settings.
+of which the first three also act without any demonstration (number 0). `longer` is `scratch` for as many steps as both
+trainings together; `plain` is `scratch` with samples that are turned about the vertical alone (`small-sim.toml`). One
+training on people is shared by the numbers of demonstrations, and by tasks with the same settings. What the paper
+trains on first, point tracks, is in `bench.loop.stages`.
 
 One comparison is confirmatory: what `people` adds to `scratch` with `few` demonstrations, the mean over the tasks. All
 others explore; the intervals of single tasks and numbers are widened for how many there are (Bonferroni).
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from handloom.api import Database
-from handloom.bench.kept import identity_of, kept, place_of
+from handloom.bench.kept import identity_of, kept, place_of, with_cpu_s
 from handloom.bench.loop.compare import ALL, curves_of, differences_of
 from handloom.bench.loop.people import PEOPLE, SCRIPTED, SHUFFLED, TRUTH, database_of
 from handloom.bench.report import describe, goal
@@ -49,12 +49,12 @@ from handloom.sim.world import require_simulator
 if TYPE_CHECKING:
     from handloom.train.arm4r.settings import Arm4rSettings
 
-SCRATCH, LONGER, PLAIN, POINTS = "scratch", "longer", "plain", "points"
-VARIANTS = (SCRATCH, PEOPLE, TRUTH, SHUFFLED, LONGER, PLAIN, SCRIPTED, POINTS)
+SCRATCH, LONGER, PLAIN = "scratch", "longer", "plain"
+VARIANTS = (SCRATCH, PEOPLE, TRUTH, SHUFFLED, LONGER, PLAIN, SCRIPTED)
 OF_PEOPLE = (PEOPLE, SHUFFLED, TRUTH, SCRIPTED)
 WITHOUT = (PEOPLE, TRUTH, SHUFFLED)
 """They also act without any demonstration."""
-BESIDE = {LONGER: 3, PLAIN: 3, SCRIPTED: 3, POINTS: 1}
+BESIDE = {LONGER: 3, PLAIN: 3, SCRIPTED: 3}
 """Measured on the first task with `few` demonstrations alone: how many seeds."""
 REACHING: dict[str, Any] = {"things_hidden": ("object0",)}
 """Of `reach`: the puck lies about and does not matter. Of people it gets the ways to things alone, not those with
@@ -62,30 +62,35 @@ things: who carries something goes first to where it lies, and that is hidden.""
 TOUCHING: dict[str, Any] = {"turned": True, "scaled": 1.0}
 """Of tasks in which a thing is touched: samples are turned about the vertical alone, as it is touched from above, and
 not scaled, as fingers stay as long as they are."""
-NEED_CLIPS = (PEOPLE, SHUFFLED, TRUTH, POINTS)
+NEED_CLIPS = (PEOPLE, SHUFFLED, TRUTH)
 CELLS = "cells"
 
 
 @dataclass(frozen=True)
-class Size:
-    """What is measured. seeds: of each task. few, numbers: of demonstrations, in the confirmatory comparison, and all.
-    more: numbers for the first task alone. steps: of training on demonstrations, of 16 windows each. before_steps: of
-    the training before, on people. points_steps: of that on point tracks. demonstrations: recorded for each task and
-    seed."""
+class LoopSize:
+    """What is measured. seeds: of each task. few: demonstrations in the confirmatory comparison. steps: of training on
+    demonstrations, of 16 windows each. episodes, max_steps: of the evaluation. demonstrations: recorded for each task
+    and seed."""
 
     seeds: Mapping[str, int] = field(default_factory=lambda: {"reach": 5, "push": 3, "drawer-open": 3})
     few: int = 1
-    numbers: tuple[int, ...] = (1, 0)
-    more: tuple[int, ...] = (5,)
     steps: int = 400
-    before_steps: int = 1500
-    points_steps: int = 600
     episodes: int = 30
     max_steps: int = 150
     demonstrations: int = 5
 
 
-QUICK = Size({"reach": 1}, 1, (0, 1), (), 20, 10, 5, episodes=4, max_steps=100, demonstrations=2)
+@dataclass(frozen=True)
+class Size(LoopSize):
+    """numbers: of demonstrations. more: numbers for the first task alone. before_steps: of the training on people."""
+
+    numbers: tuple[int, ...] = (1, 0)
+    more: tuple[int, ...] = (5,)
+    before_steps: int = 1500
+
+
+QUICK_LOOP: dict[str, Any] = {"steps": 20, "episodes": 4, "max_steps": 100, "demonstrations": 2}
+QUICK = Size({"reach": 1}, **QUICK_LOOP, numbers=(0, 1), more=(), before_steps=10)
 
 
 @dataclass(frozen=True)
@@ -119,9 +124,9 @@ def bench_loop(
     """
     require_simulator()
     size = QUICK if watch.quick else Size()
-    chosen = _checked(variants, human)
+    chosen = checked(variants, VARIANTS, NEED_CLIPS, human)
     clips = None if human is None else identity_of(Database.open(human))
-    results: dict[str, Any] = {"size": asdict(size), "clips": _clips(human)}
+    results: dict[str, Any] = {"size": asdict(size), "clips": clips_of(human)}
     results |= {"versions": {name: installed(name) for name in ("metaworld", "mujoco", "torch")}}
     cells: list[dict[str, Any]] = []
     with watch.measuring(), tempfile.TemporaryDirectory(prefix="handloom-bench-") as scratch:
@@ -136,11 +141,17 @@ def bench_loop(
     return describe("loop", results, goals_of(results["differences"], size.few), watch)
 
 
-def _checked(variants: Sequence[str] | None, human: str | None) -> tuple[str, ...]:
-    possible = tuple(name for name in VARIANTS if human is not None or name not in NEED_CLIPS)
+def checked(
+    variants: Sequence[str] | None, known: Sequence[str], need_clips: Sequence[str], human: str | None
+) -> tuple[str, ...]:
+    """Those of the variants `known` that are asked for, by default all for which there are clips (`human`).
+
+    Raises ConfigError for an unknown one, and for one that needs clips where there are none.
+    """
+    possible = tuple(name for name in known if human is not None or name not in need_clips)
     for name in variants or ():
-        if name not in VARIANTS:
-            raise ConfigError(f"there is no variant {name!r}", f"some of: {', '.join(VARIANTS)}")
+        if name not in known:
+            raise ConfigError(f"there is no variant {name!r}", f"some of: {', '.join(known)}")
         if name not in possible:
             raise ConfigError(f"the variant {name} needs clips of people", "give --db, a database that has some")
     return possible if variants is None else tuple(name for name in possible if name in variants)
@@ -184,20 +195,29 @@ def goals_of(differences: Mapping[str, Any], few: int) -> list[dict[str, Any]]:
 
 def _kept(cell: Cell, size: Size, human: str | None, clips: str | None, folder: Path) -> dict[str, Any]:
     """The numbers of a cell, from `CELLS` if it was finished with these settings."""
-    before = _before(cell, size, human, clips, folder)
-    settings = _settings(cell, size, before)
+    settings = _settings(cell, size, _before(cell, size, human, clips, folder))
+    return kept_cell(cell, size, settings, clips if cell.variant in NEED_CLIPS else None, folder)
+
+
+def kept_cell(cell: Cell, size: LoopSize, settings: Arm4rSettings, clips: str | None, folder: Path) -> dict[str, Any]:
+    """The numbers of a cell, from `CELLS` in `folder` if it was finished with these settings and clips."""
     asked: dict[str, Any] = {"settings": settings.settings_key(), "episodes": size.episodes}
-    asked |= {"max_steps": size.max_steps, "clips": clips if cell.variant in NEED_CLIPS else None}
-    return kept(folder / CELLS / f"{cell.name}.json", asked, lambda: _measured(cell, size, settings, folder))
+    asked |= {"max_steps": size.max_steps, "clips": clips}
+
+    def measure() -> dict[str, Any]:
+        return _measured(cell, size, settings, folder)
+
+    return kept(folder / CELLS / f"{cell.name}.json", asked, lambda: with_cpu_s(measure))
 
 
-def _clips(human: str | None) -> str | None:
+def clips_of(human: str | None) -> str | None:
     """Which clips they are, without saying where."""
     db = None if human is None else Database.open(human)
     return None if db is None else f"{db.count('clips')} clips, version {db.version}"
 
 
-def _values(size_name: str, seed: int, steps: int) -> dict[str, Any]:
+def values_of(size_name: str, seed: int, steps: int) -> dict[str, Any]:
+    """The settings file of this name, for so many steps of 16 windows; all is trained on."""
     from handloom.train.arm4r.recipe import RECIPE
     from handloom.train.registry import settings_file
 
@@ -208,13 +228,16 @@ def _values(size_name: str, seed: int, steps: int) -> dict[str, Any]:
 
 def _settings(cell: Cell, size: Size, before: str) -> Arm4rSettings:
     """Of the training of a cell. before: the checkpoint that it begins with; empty: none."""
+    steps = size.steps + (size.before_steps if cell.variant == LONGER else 0)
+    return control_settings(cell, steps, before, "small-sim" if cell.variant == PLAIN else "small-people")
+
+
+def control_settings(cell: Cell, steps: int, before: str, size_name: str = "small-people") -> Arm4rSettings:
+    """Of so many steps on a cell's demonstrations, from the checkpoint `before`; empty: from scratch."""
     from handloom.train.arm4r.settings import Arm4rSettings
 
-    steps = size.steps + (size.before_steps if cell.variant == LONGER else 0)
-    values = _values("small-sim" if cell.variant == PLAIN else "small-people", cell.seed, steps)
-    values |= _own(cell.task)
-    values |= {"where": f"episode_index < {cell.number}", "init": before}
-    return Arm4rSettings(**values)
+    values = values_of(size_name, cell.seed, steps) | _own(cell.task)
+    return Arm4rSettings(**values | {"where": f"episode_index < {cell.number}", "init": before})
 
 
 def _own(task: str) -> dict[str, Any]:
@@ -231,25 +254,19 @@ def _before(cell: Cell, size: Size, human: str | None, clips: str | None, folder
     from handloom.train.arm4r.settings import Arm4rSettings
     from handloom.train.loop import train
 
-    if cell.variant not in (*OF_PEOPLE, POINTS):
+    if cell.variant not in OF_PEOPLE:
         return ""
     people = None if human is None else Database.open(human)
     of_what = "any" if clips is None or cell.variant == SCRIPTED else clips
-    if cell.variant == POINTS:
-        assert people is not None  # `_checked`
-        db, steps = people, size.points_steps
-        kinds: tuple[str, ...] = ()
-        values = _values("small", cell.seed, steps) | {"version": people.version}
-    else:
-        own, steps = _own(cell.task), size.before_steps
-        kinds = (REACH,) if own is REACHING else (REACH, CARRY)
-        db = database_of(cell.variant, people, folder / "-".join([cell.variant, *kinds, of_what]), kinds)
-        values = _values("small-people", cell.seed, steps) | own
+    own, steps = _own(cell.task), size.before_steps
+    kinds = (REACH,) if own is REACHING else (REACH, CARRY)
+    db = database_of(cell.variant, people, folder / "-".join([cell.variant, *kinds, of_what]), kinds)
+    values = values_of("small-people", cell.seed, steps) | own
     out = Folder.parse(folder / "-".join(["before", cell.variant, *kinds, str(cell.seed), str(steps), of_what]))
     return train(RECIPE, db, Arm4rSettings(**values), out).checkpoint
 
 
-def _measured(cell: Cell, size: Size, settings: Arm4rSettings, folder: Path) -> dict[str, Any]:
+def _measured(cell: Cell, size: LoopSize, settings: Arm4rSettings, folder: Path) -> dict[str, Any]:
     """Train and evaluate one cell."""
     from handloom.train.arm4r.recipe import RECIPE
     from handloom.train.loop import train
@@ -270,7 +287,7 @@ def _measured(cell: Cell, size: Size, settings: Arm4rSettings, folder: Path) -> 
     return numbers | {"by_scene": "".join("1" if one.success else "0" for one in outcomes)}
 
 
-def _demonstrations(cell: Cell, size: Size, folder: Path) -> Database:
+def _demonstrations(cell: Cell, size: LoopSize, folder: Path) -> Database:
     """The demonstrations of a task and seed."""
     place = folder / f"demonstrations-{cell.task}-{cell.seed}-{size.demonstrations}"
     if not (place / "db" / "done").exists():

@@ -1,0 +1,220 @@
+"""`handloom bench arm4r`: ARM4R's own stages 1 and 2, point tracks of people and of the robot, in the closed loop.
+
+Each cell is a task, a variant and a seed, trained and evaluated as those of `handloom bench loop`
+(`bench.loop.measure`). Variants differ in the weights that stage 3 begins with, of which it takes the transformer and
+what reads the words:
+
+- `scratch`: none.
+- `human`: of stage 1, on point tracks of the clips of people.
+- `robot`: of stage 2, on point tracks of the robot's videos, from scratch.
+- `both`: of stage 2 from the weights of stage 1, as in the paper.
+
+Stages 1 and 2 are those of `small.toml`. One training is shared by all cells of a seed. `HELD_OUT` of its clips are
+held out: `pretraining` in the report says how well the next places of their points are predicted. The robot's videos
+are of all tasks, filmed in other scenes than demonstrations and evaluation; of them only tracks and words are read, no
+state and no action. Their camera stands still, so that depth is not known: stage 2 learns the two numbers of the image.
+
+One comparison is confirmatory: what `both` adds to `scratch` with `few` demonstrations, the mean over the tasks. All
+others explore: other numbers of demonstrations, what `human` and `robot` add to it, and what stage 1 adds to stage 2
+(`both` beside `robot`). Intervals of single tasks are widened for how many there are (Bonferroni).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from handloom.api import Database
+from handloom.bench.kept import identity_of, kept, place_of, with_cpu_s
+from handloom.bench.loop.compare import ALL, curves_of, differences_of
+from handloom.bench.loop.measure import (
+    QUICK_LOOP,
+    SCRATCH,
+    Cell,
+    LoopSize,
+    checked,
+    clips_of,
+    control_settings,
+    kept_cell,
+    values_of,
+)
+from handloom.bench.report import describe, goal
+from handloom.bench.watch import Watch
+from handloom.errors import ConfigError
+from handloom.io.folder import Folder
+from handloom.machine import installed
+from handloom.pipelines.ingest.robots import lerobot
+from handloom.pipelines.run.driver import RunParts
+from handloom.pipelines.run.run import run
+from handloom.pipelines.sim.record import record
+from handloom.plural import plural
+from handloom.schemas.settings import RunConfig, TracksConfig, VideoConfig
+from handloom.sim.rendering import Camera
+from handloom.sim.world import require_simulator
+
+if TYPE_CHECKING:
+    from handloom.train.arm4r.settings import Arm4rSettings
+
+HUMAN, ROBOT, BOTH = "human", "robot", "both"
+VARIANTS = (SCRATCH, HUMAN, ROBOT, BOTH)
+PEOPLE_SEEN = (HUMAN, BOTH)
+HELD_OUT = 0.15
+PICTURES_HZ = 20.0
+"""Of the robot's videos, as of stage 3."""
+CAMERA = Camera("corner4", 192, 144)
+VIDEO_SEED = 100
+"""Of their scenes; demonstrations have those of the seeds from 0 on."""
+TRACKED = RunConfig(video=VideoConfig(sample_hz=PICTURES_HZ), tracks=TracksConfig(grid=12, extra=0))
+"""How they are extracted: the 12 x 12 points of `small.toml`."""
+PRETRAINING = "pretraining"
+TOLD = ("l1", "constant_velocity", "zero_motion", "l1_moving", "constant_velocity_moving", "zero_motion_moving")
+
+
+@dataclass(frozen=True)
+class Size(LoopSize):
+    """numbers: of demonstrations. human_steps, robot_steps: of stages 1 and 2, of 16 windows each. videos: of the
+    robot, for each task."""
+
+    seeds: Mapping[str, int] = field(default_factory=lambda: {"reach": 5, "drawer-open": 5})
+    numbers: tuple[int, ...] = (1, 5)
+    human_steps: int = 500
+    robot_steps: int = 250
+    videos: int = 20
+
+
+QUICK = Size({"reach": 1}, **QUICK_LOOP, numbers=(1,), human_steps=5, robot_steps=5, videos=8)
+
+
+def bench_arm4r(
+    human: str | None, data: Path | None, watch: Watch, variants: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Measure, one seed after the other.
+
+    Args:
+        human: a database with clips of people, whose tracks have depth; None: `scratch` and `robot` alone.
+        data: a folder that keeps finished cells, demonstrations, videos and checkpoints for the next time; that of
+            `bench loop` will do. Several runs may share one once the robot's videos are extracted, if they measure
+            different variants. None: nothing is kept.
+        variants: some of `VARIANTS`; None: those for which there are clips.
+
+    Raises:
+        ConfigError: an unknown variant; no clips of people; this machine cannot draw pictures.
+        ModuleNotFoundError: the simulator or torch is not installed.
+    """
+    require_simulator()
+    size = QUICK if watch.quick else Size()
+    chosen = checked(variants, VARIANTS, PEOPLE_SEEN, human)
+    clips = None if human is None else identity_of(Database.open(human))
+    results: dict[str, Any] = {"size": asdict(size), "clips": clips_of(human)}
+    results |= {"versions": {name: installed(name) for name in ("metaworld", "mujoco", "torch")}}
+    cells: list[dict[str, Any]] = []
+    pretraining: dict[str, dict[str, Any]] = {}
+    with watch.measuring(), tempfile.TemporaryDirectory(prefix="handloom-bench-") as scratch:
+        folder = place_of(Path(scratch) if data is None else data, watch.quick)
+        asked = list(cells_of(size, chosen))
+        watch.expect(len(asked))
+        for cell in asked:
+            watch.part(cell.name)
+            found = {} if cell.variant == SCRATCH else pretrained(cell.variant, cell.seed, size, human, clips, folder)
+            watch.take_signals()  # Ray, where the robot's videos were extracted, has replaced the handlers
+            if found:
+                pretraining.setdefault(cell.variant, {})[str(cell.seed)] = found
+            settings = control_settings(cell, size.steps, found.get("checkpoint", ""))
+            of_people = clips if cell.variant in PEOPLE_SEEN else None
+            cells.append(asdict(cell) | kept_cell(cell, size, settings, of_people, folder))
+            watch.did()
+    results |= {PRETRAINING: told_of(pretraining), "cells": cells, "curves": curves_of(cells)}
+    looks = len(size.seeds) * len(size.numbers)
+    results["differences"] = {base: differences_of(cells, base, looks) for base in (SCRATCH, ROBOT)}
+    return describe("arm4r", results, goals_of(results["differences"], size.few), watch)
+
+
+def cells_of(size: Size, variants: Sequence[str]) -> Iterator[Cell]:
+    """All cells, one seed after the other."""
+    for seed in range(max(size.seeds.values())):
+        tasks = [task for task, num in size.seeds.items() if seed < num]
+        for number in size.numbers:
+            yield from (Cell(task, number, seed, variant) for task in tasks for variant in variants)
+
+
+def goals_of(differences: Mapping[str, Any], few: int) -> list[dict[str, Any]]:
+    """That the paper's stages help: the lower end of what `both` adds to `scratch`, the mean over the tasks."""
+    pooled = differences[SCRATCH].get(BOTH, {}).get(ALL, {}).get(str(few))
+    low = None if pooled is None else pooled["interval"][0]
+    return [goal(f"both stages add to scratch with {plural(few, 'demonstration')}, lower end", low, "share", 0.0)]
+
+
+def told_of(pretraining: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """By variant and seed: what is told of its last training (`pretrained`)."""
+    return {
+        variant: {
+            seed: {name: value for name, value in one.items() if name != "checkpoint"} for seed, one in seeds.items()
+        }
+        for variant, seeds in pretraining.items()
+    }
+
+
+def pretrained(
+    variant: str, seed: int, size: Size, human: str | None, clips: str | None, folder: Path
+) -> dict[str, Any]:
+    """The last training before stage 3; one that is finished is not made again.
+
+    `checkpoint`; `cpu_s`, of this training alone; `windows` that were held out, and on them the mean absolute error of
+    the next places (`TOLD`, in the units of docs/arm4r.md; `_moving`: of points that move in the world, where that is
+    known).
+    """
+    init = "" if variant != BOTH else pretrained(HUMAN, seed, size, human, clips, folder)["checkpoint"]
+    stage = "human" if variant == HUMAN else "robot_points"
+    if variant == HUMAN:
+        assert human is not None  # `checked`
+        db, steps, name = Database.open(human), size.human_steps, f"{HUMAN}-{seed}-{size.human_steps}-{clips}"
+    else:
+        db, steps, name = robots_of(size, folder), size.robot_steps, f"{variant}-{seed}-{size.robot_steps}"
+        name += f"-{size.videos}" + (f"-{size.human_steps}-{clips}" if init else "")
+    values = values_of("small", seed, steps) | {"stage": stage, "version": db.version, "init": init}
+    values |= {"held_out_share": HELD_OUT} | ({} if variant == HUMAN else {"depth": "none", "stride": 1})
+
+    from handloom.train.arm4r.settings import Arm4rSettings
+
+    settings = Arm4rSettings(**values)
+    place = folder / PRETRAINING / name
+    asked = {"settings": settings.settings_key()}
+    return kept(place / "told.json", asked, lambda: with_cpu_s(lambda: _trained(db, settings, place)))
+
+
+def _trained(db: Database, settings: Arm4rSettings, place: Path) -> dict[str, Any]:
+    from handloom.train.arm4r.recipe import RECIPE
+    from handloom.train.loop import train
+
+    made = train(RECIPE, db, settings, Folder.parse(place))
+    last = [line for line in made.history if line["kind"] == "held_out"][-1]
+    numbers = {name: last["numbers"][name] for name in TOLD if name in last["numbers"]}
+    return {"checkpoint": made.checkpoint, "steps": last["step"], "windows": last["windows"]} | numbers
+
+
+def robots_of(size: Size, folder: Path, parts: RunParts | None = None) -> Database:
+    """The robot's videos, `size.videos` of each task, with their tracks; those that are finished are not made again.
+
+    parts: of `handloom run`. Raises ConfigError where one of them could not be extracted.
+    """
+    place = folder / "-".join(["robots", *size.seeds, str(size.videos)])
+    db = Database.open(place / "db", create=True)
+    for task in size.seeds:
+        dataset, done = place / task, place / f"{task}.done"
+        if not done.exists():
+            options: dict[str, Any] = {"picture_hz": PICTURES_HZ, "camera": CAMERA, "workers": 1, "overwrite": True}
+            record(task, str(dataset), size.videos, VIDEO_SEED, **options)
+            lerobot(db, str(dataset), dataset=task)
+            done.touch()
+    wanted = size.videos * len(size.seeds)
+    if (db.count("clips") if db.table("clips") is not None else 0) < wanted:
+        done_of = run(db, TRACKED, parts=parts)
+        if done_of.exit == "interrupted":
+            raise KeyboardInterrupt  # `run` handled the signal itself
+        if db.count("clips") < wanted:
+            problem = f"{done_of.num_rejects} of the robot's {wanted} videos could not be extracted: {done_of.reasons}"
+            raise ConfigError(problem, f"`handloom status --db {db.uri}` tells why")
+    return db
