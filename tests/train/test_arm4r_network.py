@@ -305,14 +305,21 @@ def test_settings_that_leave_the_network_without_places_are_refused():
         Arm4rSettings(stage="control", image_encoder="none", hand_pose=False)
 
 
-def test_control_takes_over_all_but_what_knows_of_points():
-    source, net = network(seed=1), network(ROBOT, stage="control")
+OF_NUMBERS = {"proprio_encoder", "action_encoder", "action_decoder"}
+
+
+@pytest.mark.parametrize(
+    ("values", "new"), [({}, OF_NUMBERS | {"pools"}), ({"image_encoder": "small", "image_size": 32}, OF_NUMBERS)]
+)
+def test_control_takes_over_all_but_what_knows_of_points(values, new):
+    """With images the pools have learned to see."""
+    source, net = network(seed=1, **values), network(ROBOT, stage="control", **values)
     own = {name: value.clone() for name, value in net.state_dict().items()}
     kept = RECIPE.load_init(net, source.state_dict(), net.settings)
-    assert {name.split(".")[0] for name in kept} == {"proprio_encoder", "action_encoder", "action_decoder"}
+    assert {name.split(".")[0] for name in kept} == new
     for name, value in net.state_dict().items():
         assert torch.equal(value, own[name] if name in kept else source.state_dict()[name]), name
-    with_skip = network(seed=1, skip="deltas")
+    with_skip = network(seed=1, skip="deltas", **values)
     assert RECIPE.load_init(net, with_skip.state_dict(), net.settings) == kept
 
 
@@ -355,7 +362,7 @@ def test_a_state_as_wide_as_the_points_is_none_of_them():
     points = network(ROBOT, seed=1, num_pred_steps=1)
     net = network(ROBOT, stage="control", num_pred_steps=1)
     kept = RECIPE.load_init(net, points.state_dict(), net.settings, facts_of(points, {}))
-    assert {name.split(".")[0] for name in kept} == {"proprio_encoder", "action_encoder", "action_decoder"}
+    assert {name.split(".")[0] for name in kept} == OF_NUMBERS | {"pools"}
 
 
 @pytest.mark.parametrize(

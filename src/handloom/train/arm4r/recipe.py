@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from handloom.errors import ConfigError
 from handloom.train.arm4r.data.control import check_control, control_data
 from handloom.train.arm4r.data.points import point_data, point_sides
-from handloom.train.arm4r.network.network import COMMAND, FRESH_FOR_CONTROL, Arm4rNetwork
+from handloom.train.arm4r.network.network import COMMAND, FRESH_FOR_CONTROL, POOLS, Arm4rNetwork
 from handloom.train.arm4r.reporting import report_of
 from handloom.train.arm4r.settings import Arm4rSettings
 from handloom.train.parts.weights import check_same_things, copy_weights, is_fitting, trained_names
@@ -57,8 +57,9 @@ class Arm4r:
         """Weights of the stage before; returns the names that keep their initial values, sorted.
 
         Stage 2 takes all of stage 1. Stage 3 takes all but `proprio_encoder`, `action_encoder` and `action_decoder`, as
-        the released code does; from a checkpoint of stage 3 with the same robot it takes these, too. What reads the
-        latents of clips is new, unless both are told by clips.
+        the released code does, and without images but `pools`, which then read the state alone (ours); from a
+        checkpoint of stage 3 with the same robot it takes these, too. What reads the latents of clips is new, unless
+        both are told by clips.
 
         Raises:
             ConfigError: the checkpoint is of another network, or of stage 3 and its numbers mean other things.
@@ -67,12 +68,13 @@ class Arm4r:
         told = {name for name in wanted if name.startswith(COMMAND)}
         if not told or not is_fitting(network, weights, told):
             wanted, given = wanted - told, {name for name in given if not name.startswith(COMMAND)}
-        fresh = {name for name in wanted if name.startswith(FRESH_FOR_CONTROL)}
+        of_numbers = (*FRESH_FOR_CONTROL, *([POOLS] if settings.image_encoder == "none" else []))
+        fresh = {name for name in wanted if name.startswith(of_numbers)}
         if settings.stage == "control":
             is_of_control = start is None or start.settings["stage"] == "control"
             if not is_of_control or not is_fitting(network, weights, fresh):
                 wanted -= fresh
-                given = {name for name in given if not name.startswith(FRESH_FOR_CONTROL)}
+                given = {name for name in given if not name.startswith(of_numbers)}
             elif start is not None:
                 _check_told(start, network, settings)
         return copy_weights(network, weights, wanted, INIT_HINT, given - wanted)

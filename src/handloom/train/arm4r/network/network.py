@@ -25,6 +25,9 @@ CONTRAST = (0.8, 1.2)
 BRIGHTNESS = (-0.1, 0.1)
 FRESH_FOR_CONTROL = ("proprio_encoder.", "action_encoder.", "action_decoder.", "skip.")
 """Parts that a control network does not take from a network of points, as in the released code; `skip` is ours."""
+POOLS = "pools."
+"""Without images these are such a part, too (ours): they then pool nothing but the encoded state, and what they have
+learned of points makes of every state of a robot nearly the same token, six to thirty times as long as a new one."""
 COMMAND = "command."
 """The part that only a network has that clips tell its task."""
 
