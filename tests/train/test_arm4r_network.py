@@ -323,6 +323,30 @@ def test_control_takes_over_all_but_what_knows_of_points(values, new):
     assert RECIPE.load_init(net, with_skip.state_dict(), net.settings) == kept
 
 
+@pytest.mark.parametrize("init", [False, True])
+def test_tokens_are_as_long_as_asked_also_after_points(init):
+    """Whatever the transformer, which is not another one; nor are the weights that are drawn after it."""
+    net, plain = (network(ROBOT, stage="control", token_length=length) for length in (40.0, 0.0))
+    if init:
+        RECIPE.load_init(net, network(seed=1).state_dict(), net.settings)
+    seen = []
+    net.transformer.register_forward_hook(lambda module, given, made: seen.append(given[0]))
+    rng = torch.Generator().manual_seed(5)
+    proprio, action = (torch.randn(64, 8, 10, generator=rng) for _ in range(2))
+    with torch.no_grad():
+        net.predict({"text": ["pour"] * 64}, SimpleNamespace(proprio=proprio, action=action))
+    lengths = seen[0].norm(dim=-1).unflatten(1, (-1, 3)).mean((0, 1))
+    torch.testing.assert_close(lengths[1:], torch.full((2,), 40.0), rtol=0.05, atol=0)
+    scaled = {"pools.0.out.weight", "pools.0.out.bias", "action_encoder.inner.outer.weight"}
+    scaled |= {"action_encoder.inner.outer.bias"}
+    other = {name for name, value in net.state_dict().items() if not torch.equal(value, plain.state_dict()[name])}
+    assert scaled <= other
+    assert init or scaled == other
+    for values in ({}, {"stage": "control", "image_encoder": "small"}):
+        with pytest.raises(ValidationError, match="token_length is 40 with stage"):
+            Arm4rSettings(token_length=40.0, **values)
+
+
 def test_stage_two_takes_over_everything_and_control_goes_on_from_control():
     net = network(stage="robot_points")
     assert RECIPE.load_init(net, network(seed=1).state_dict(), net.settings) == []

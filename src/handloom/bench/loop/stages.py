@@ -8,6 +8,7 @@ what reads the words:
 - `human`: of stage 1, on point tracks of the clips of people.
 - `robot`: of stage 2, on point tracks of the robot's videos, from scratch.
 - `both`: of stage 2 from the weights of stage 1, as in the paper.
+- `scratch-long`, `both-long`: as `scratch` and `both`, but stage 3 begins with tokens `LONG` long (`token_length`).
 
 Stages 1 and 2 are those of `small.toml`. One training is shared by all cells of a seed. `HELD_OUT` of its clips are
 held out: `pretraining` in the report says how well the next places of their points are predicted. The robot's videos
@@ -15,8 +16,9 @@ are of all tasks, filmed in other scenes than demonstrations and evaluation; of 
 state and no action. Their camera stands still, so that depth is not known: stage 2 learns the two numbers of the image.
 
 One comparison is confirmatory: what `both` adds to `scratch` with `few` demonstrations, the mean over the tasks. All
-others explore: other numbers of demonstrations, what `human` and `robot` add to it, and what stage 1 adds to stage 2
-(`both` beside `robot`). Intervals of single tasks are widened for how many there are (Bonferroni).
+others explore: what other variants add to it, what stage 1 adds to stage 2 (`both` beside `robot`), and what both add
+where tokens are long (`both-long` beside `scratch-long`). Intervals of single tasks are widened for how many there are
+(Bonferroni).
 """
 
 from __future__ import annotations
@@ -59,8 +61,13 @@ if TYPE_CHECKING:
     from handloom.train.arm4r.settings import Arm4rSettings
 
 HUMAN, ROBOT, BOTH = "human", "robot", "both"
-VARIANTS = (SCRATCH, HUMAN, ROBOT, BOTH)
-PEOPLE_SEEN = (HUMAN, BOTH)
+SCRATCH_LONG, BOTH_LONG = "scratch-long", "both-long"
+VARIANTS = (SCRATCH, HUMAN, ROBOT, BOTH, SCRATCH_LONG, BOTH_LONG)
+BEFORE = {HUMAN: HUMAN, ROBOT: ROBOT, BOTH: BOTH, BOTH_LONG: BOTH}
+"""Which training comes before stage 3; others have none."""
+PEOPLE_SEEN = (HUMAN, BOTH, BOTH_LONG)
+LONG = 50.0
+"""About as long as the tokens of stages 1 and 2."""
 HELD_OUT = 0.15
 PICTURES_HZ = 20.0
 """Of the robot's videos, as of stage 3."""
@@ -79,13 +86,13 @@ class Size(LoopSize):
     robot, for each task."""
 
     seeds: Mapping[str, int] = field(default_factory=lambda: {"reach": 5, "drawer-open": 5})
-    numbers: tuple[int, ...] = (1, 5)
+    numbers: tuple[int, ...] = (1,)
     human_steps: int = 500
     robot_steps: int = 250
     videos: int = 20
 
 
-QUICK = Size({"reach": 1}, **QUICK_LOOP, numbers=(1,), human_steps=5, robot_steps=5, videos=8)
+QUICK = Size({"reach": 1}, **QUICK_LOOP, human_steps=5, robot_steps=5, videos=8)
 
 
 def bench_arm4r(
@@ -118,17 +125,20 @@ def bench_arm4r(
         watch.expect(len(asked))
         for cell in asked:
             watch.part(cell.name)
-            found = {} if cell.variant == SCRATCH else pretrained(cell.variant, cell.seed, size, human, clips, folder)
+            before = BEFORE.get(cell.variant)
+            found = {} if before is None else pretrained(before, cell.seed, size, human, clips, folder)
             watch.take_signals()  # Ray, where the robot's videos were extracted, has replaced the handlers
-            if found:
-                pretraining.setdefault(cell.variant, {})[str(cell.seed)] = found
+            if before is not None:
+                pretraining.setdefault(before, {})[str(cell.seed)] = found
             settings = control_settings(cell, size.steps, found.get("checkpoint", ""))
+            if cell.variant in (SCRATCH_LONG, BOTH_LONG):
+                settings = settings.model_copy(update={"token_length": LONG})
             of_people = clips if cell.variant in PEOPLE_SEEN else None
             cells.append(asdict(cell) | kept_cell(cell, size, settings, of_people, folder))
             watch.did()
     results |= {PRETRAINING: told_of(pretraining), "cells": cells, "curves": curves_of(cells)}
     looks = len(size.seeds) * len(size.numbers)
-    results["differences"] = {base: differences_of(cells, base, looks) for base in (SCRATCH, ROBOT)}
+    results["differences"] = {base: differences_of(cells, base, looks) for base in (SCRATCH, ROBOT, SCRATCH_LONG)}
     return describe("arm4r", results, goals_of(results["differences"], size.few), watch)
 
 

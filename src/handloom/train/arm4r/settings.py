@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,8 @@ SIZES: dict[str, tuple[int, int, int]] = {
 
 class Arm4rSettings(TrainSettings):
     """The paper's choices by default; the frozen encoders have no default and must be named."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"token_length"})
 
     stage: Literal["human", "robot_points", "control"] = "human"
     """1 `human`: next-step prediction of 3D tracks on clips of people; 2 `robot_points`: the same on clips of robots
@@ -100,6 +102,10 @@ class Arm4rSettings(TrainSettings):
     balanced_loss: bool = False
     """`control`, ours, with `standardise`: the loss divides each error by the deviation of its number, so that one
     axis of long ways does not decide alone. Reported numbers stay in the paper's units."""
+    token_length: float = Field(0.0, ge=0)
+    """`control` without images, ours: how long the tokens of states and actions are before training; 0: as they come,
+    which is 2 and 4 at the width 192. Where they are short, what the transformer adds to them hides them: least so in a
+    new one, most after points, whose tokens had grown to 50."""
 
     image_encoder: Literal["hub", "small", "none"] = "hub"
     """`hub`: a frozen ViT from the hub, a folder or S3; `small`: handloom's own, trained; `none`: no images."""
@@ -144,6 +150,9 @@ class Arm4rSettings(TrainSettings):
             raise ValueError(f"hand_pose is false: of each state the gripper alone would be told, expected {others}")
         if self.stage != "control" and self.predicted_steps() != 1:
             raise ValueError(f"num_pred_steps is {self.num_pred_steps}, expected 1 for stage {self.stage!r}")
+        if self.token_length and (self.stage != "control" or self.image_encoder != "none"):
+            given = f"stage {self.stage!r} and image_encoder {self.image_encoder!r}"
+            raise ValueError(f"token_length is {self.token_length:g} with {given}, expected 'control' and 'none'")
         if self.command != "words" and self.stage != "control":
             raise ValueError(f"command is {self.command!r}, expected 'words' for stage {self.stage!r}")
         if self.is_told_by_motion() and not (self.command_clips and self.command_motion):

@@ -132,6 +132,24 @@ class Arm4rNetwork(nn.Module):
         if settings.skip != "none" and settings.stage != "control":
             around, metric = settings.skip == "neighbours", settings.frame == "world"
             self.skip = DeltaSkip(width, settings.skip_steps, around, metric)
+        if settings.token_length:
+            self._lengthen(settings.token_length)
+
+    @torch.no_grad()
+    def _lengthen(self, length: float) -> None:
+        """Scale the layers that make tokens of states and actions, so that their mean length over numbers at random, of
+        mean 0 and deviation 1, is `length`."""
+        draw = torch.Generator().manual_seed(0)
+        state, action = self.proprio_encoder.inner, self.action_encoder.inner
+        assert isinstance(state, Mlp)
+        assert isinstance(action, Mlp)
+        states = torch.randn(256, state.inner.in_features, generator=draw)
+        actions = torch.randn(256, action.inner.in_features, generator=draw)
+        pool = self.pools[0]
+        assert isinstance(pool, AttentionPool)
+        for last, tokens in ((pool.out, pool(state(states)[:, None])), (action.outer, action(actions))):
+            for values in (last.weight, last.bias):
+                values *= length / tokens.norm(dim=1).mean()
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Collated samples to `{"loss", "sums", "prediction"}`; prediction: (B, T, P, A) deltas as the targets."""
