@@ -142,9 +142,9 @@ def test_variants_without_their_clips_are_refused(tmp_path):
 def test_of_arm4rs_stages_one_comparison_is_the_goal(tmp_path):
     size = stages.Size({"reach": 2, "drawer-open": 1}, numbers=(5, 1))
     cells = list(stages.cells_of(size, stages.VARIANTS))
-    assert len({cell.name for cell in cells}) == len(cells) == 36
+    assert len({cell.name for cell in cells}) == len(cells) == 48
     assert {(cell.task, cell.seed) for cell in cells} == {("reach", 0), ("reach", 1), ("drawer-open", 0)}
-    assert [cell.number for cell in cells if cell.seed] == [5] * 6 + [1] * 6
+    assert [cell.number for cell in cells if cell.seed] == [5] * 8 + [1] * 8
     found = [
         vars(cell) | {"episodes": 4, "by_scene": "1111" if (cell.variant, cell.number) == (stages.BOTH, 1) else "1100"}
         for cell in cells
@@ -155,7 +155,7 @@ def test_of_arm4rs_stages_one_comparison_is_the_goal(tmp_path):
         assert only["met"] is met, "without a training from scratch nothing is said"
     assert only["value"] is None
     watch = Watch(lambda line: None, quick=True)
-    for variant in stages.PEOPLE_SEEN:
+    for variant in stages.NEED_CLIPS:
         with pytest.raises(ConfigError, match=f"the variant {variant} needs clips of people"):
             stages.bench_arm4r(None, tmp_path, watch, [variant])
     with pytest.raises(ConfigError, match="there is no variant 'points'"):

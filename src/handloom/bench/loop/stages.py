@@ -9,6 +9,7 @@ what reads the words:
 - `robot`: of stage 2, on point tracks of the robot's videos, from scratch.
 - `both`: of stage 2 from the weights of stage 1, as in the paper.
 - `scratch-long`, `both-long`: as `scratch` and `both`, but stage 3 begins with tokens `LONG` long (`token_length`).
+- `scratch-quarter`, `both-quarter`: as these two, with a quarter of the steps of stage 3.
 
 Stages 1 and 2 are those of `small.toml`. One training is shared by all cells of a seed. `HELD_OUT` of its clips are
 held out: `pretraining` in the report says how well the next places of their points are predicted. The robot's videos
@@ -17,8 +18,8 @@ state and no action. Their camera stands still, so that depth is not known: stag
 
 One comparison is confirmatory: what `both` adds to `scratch` with `few` demonstrations, the mean over the tasks. All
 others explore: what other variants add to it, what stage 1 adds to stage 2 (`both` beside `robot`), and what both add
-where tokens are long (`both-long` beside `scratch-long`). Intervals of single tasks are widened for how many there are
-(Bonferroni).
+where tokens are long (`both-long` beside `scratch-long`, and with a quarter of the steps). Intervals of single tasks
+are widened for how many there are (Bonferroni).
 """
 
 from __future__ import annotations
@@ -62,12 +63,36 @@ if TYPE_CHECKING:
 
 HUMAN, ROBOT, BOTH = "human", "robot", "both"
 SCRATCH_LONG, BOTH_LONG = "scratch-long", "both-long"
-VARIANTS = (SCRATCH, HUMAN, ROBOT, BOTH, SCRATCH_LONG, BOTH_LONG)
-BEFORE = {HUMAN: HUMAN, ROBOT: ROBOT, BOTH: BOTH, BOTH_LONG: BOTH}
-"""Which training comes before stage 3; others have none."""
-PEOPLE_SEEN = (HUMAN, BOTH, BOTH_LONG)
 LONG = 50.0
 """About as long as the tokens of stages 1 and 2."""
+
+
+@dataclass(frozen=True)
+class How:
+    """A variant. before: the training before stage 3; None: none. token_length, share: of stage 3, and of its steps."""
+
+    before: str | None = None
+    token_length: float = 0.0
+    share: float = 1.0
+
+    @property
+    def needs_clips(self) -> bool:
+        return self.before in (HUMAN, BOTH)
+
+
+VARIANTS = {
+    SCRATCH: How(),
+    HUMAN: How(HUMAN),
+    ROBOT: How(ROBOT),
+    BOTH: How(BOTH),
+    SCRATCH_LONG: How(None, LONG),
+    BOTH_LONG: How(BOTH, LONG),
+    "scratch-quarter": How(None, LONG, 0.25),
+    "both-quarter": How(BOTH, LONG, 0.25),
+}
+NEED_CLIPS = tuple(name for name, how in VARIANTS.items() if how.needs_clips)
+BASES = {SCRATCH: VARIANTS, ROBOT: (BOTH,), SCRATCH_LONG: (BOTH_LONG,), "scratch-quarter": ("both-quarter",)}
+"""What is compared with what."""
 HELD_OUT = 0.15
 PICTURES_HZ = 20.0
 """Of the robot's videos, as of stage 3."""
@@ -113,7 +138,7 @@ def bench_arm4r(
     """
     require_simulator()
     size = QUICK if watch.quick else Size()
-    chosen = checked(variants, VARIANTS, PEOPLE_SEEN, human)
+    chosen = checked(variants, tuple(VARIANTS), NEED_CLIPS, human)
     clips = None if human is None else identity_of(Database.open(human))
     results: dict[str, Any] = {"size": asdict(size), "clips": clips_of(human)}
     results |= {"versions": {name: installed(name) for name in ("metaworld", "mujoco", "torch")}}
@@ -125,20 +150,21 @@ def bench_arm4r(
         watch.expect(len(asked))
         for cell in asked:
             watch.part(cell.name)
-            before = BEFORE.get(cell.variant)
-            found = {} if before is None else pretrained(before, cell.seed, size, human, clips, folder)
+            how = VARIANTS[cell.variant]
+            found = {} if how.before is None else pretrained(how.before, cell.seed, size, human, clips, folder)
             watch.take_signals()  # Ray, where the robot's videos were extracted, has replaced the handlers
-            if before is not None:
-                pretraining.setdefault(before, {})[str(cell.seed)] = found
-            settings = control_settings(cell, size.steps, found.get("checkpoint", ""))
-            if cell.variant in (SCRATCH_LONG, BOTH_LONG):
-                settings = settings.model_copy(update={"token_length": LONG})
-            of_people = clips if cell.variant in PEOPLE_SEEN else None
-            cells.append(asdict(cell) | kept_cell(cell, size, settings, of_people, folder))
+            if how.before is not None:
+                pretraining.setdefault(how.before, {})[str(cell.seed)] = found
+            settings = control_settings(cell, round(size.steps * how.share), found.get("checkpoint", ""))
+            settings = settings.model_copy(update={"token_length": how.token_length})
+            cells.append(asdict(cell) | kept_cell(cell, size, settings, clips if how.needs_clips else None, folder))
             watch.did()
     results |= {PRETRAINING: told_of(pretraining), "cells": cells, "curves": curves_of(cells)}
     looks = len(size.seeds) * len(size.numbers)
-    results["differences"] = {base: differences_of(cells, base, looks) for base in (SCRATCH, ROBOT, SCRATCH_LONG)}
+    results["differences"] = {
+        base: differences_of([one for one in cells if one["variant"] in (base, *others)], base, looks)
+        for base, others in BASES.items()
+    }
     return describe("arm4r", results, goals_of(results["differences"], size.few), watch)
 
 
