@@ -207,8 +207,14 @@ def test_a_local_file_takes_its_place_when_it_is_whole(tmp_path, writer):
         assert (draft.parent, draft.suffix) == (path.parent, ".png")
         draft.write_text("new")
     assert path.read_text() == "new"
-    with pytest.raises((StoreError, OSError), match="absent"), writer(tmp_path / "absent" / "a.png") as draft:
+    with pytest.raises((StoreError, OSError), match=r"a\.png"), writer(path / "b.png") as draft:  # below a file
         draft.write_text("")
+
+
+def test_folders_on_the_way_to_a_file_are_made(tmp_path):
+    with atomic_file(tmp_path / "new" / "one" / "a.png") as draft:
+        draft.write_text("new")
+    assert (tmp_path / "new" / "one" / "a.png").read_text() == "new"
 
 
 def test_a_file_at_an_address_takes_its_place_when_it_is_whole(server, tmp_path):
