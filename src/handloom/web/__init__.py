@@ -1,0 +1,1 @@
+"""The gallery: a database in a browser (extra `[web]`)."""

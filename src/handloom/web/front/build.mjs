@@ -1,0 +1,19 @@
+// Bundles vendor.js into a folder, with the licences. The same packages (package-lock.json) give the same bytes.
+import { readFileSync, writeFileSync } from "node:fs";
+import { build } from "esbuild";
+
+const out = process.argv[2] ?? "../static/vendor";
+await build({
+  entryPoints: ["vendor.js"],
+  outfile: `${out}/handloom-vendor.js`,
+  bundle: true,
+  format: "esm",
+  minify: true,
+  target: "es2021",
+  charset: "utf8",
+  legalComments: "eof",
+});
+
+const names = ["@preact/signals", "@preact/signals-core", "htm", "preact", "three"];
+const licence = (name) => `${name} ${JSON.parse(readFileSync(`node_modules/${name}/package.json`)).version}\n\n${readFileSync(`node_modules/${name}/LICENSE`, "utf8").trim()}\n`;
+writeFileSync(`${out}/LICENSES.txt`, names.map(licence).join("\n---\n\n"));
