@@ -1,0 +1,144 @@
+// The shell of every page: header, pages loaded when they are needed, dark and light, help on `?`.
+import { html, render, useEffect, useState } from "../vendor/handloom-vendor.js";
+import { about, loadAbout } from "./api.js";
+import { keyLabel, startKeys, tables, useKeys } from "./keys.js";
+import { go, place, route, startRouter } from "./router.js";
+import { count, Dialog, Empty, Failure, Loading } from "./states.js";
+
+// Where a page lives. `Page` gets `{id, params}`: the id of `/clip/ID` and `/episode/ID`, and the query string.
+const PAGES = {
+  search: () => import("./search.js"),
+  clip: () => import("./clip.js"),
+  dataset: () => import("./dataset.js"),
+  episodes: () => import("./episodes.js"),
+  episode: () => import("./episode.js"),
+};
+const LINKS = [
+  ["search", "/", "Search"],
+  ["dataset", "/dataset", "Dataset"],
+  ["episodes", "/episodes", "Episodes"],
+];
+
+function App() {
+  const [help, setHelp] = useState(false);
+  const [failed, setFailed] = useState(null);
+  const load = () => {
+    setFailed(null);
+    loadAbout().catch(setFailed);
+  };
+  useEffect(load, []);
+  useKeys("Everywhere", [
+    { keys: ["?"], about: "these keys", run: () => setHelp(true) },
+    { keys: ["g"], about: "then s, d or e: search, dataset, episodes", run: waitForPage },
+    { keys: ["t"], about: "dark or light", run: switchTheme },
+  ]);
+  const { page, id } = route(place.value.path);
+  return html`
+    <a class="skip" href="#main" onClick=${skip}>Skip to the page</a>
+    <${Header} page=${page} openHelp=${() => setHelp(true)} />
+    <main id="main" tabindex="-1">
+      ${failed
+        ? html`<${Failure} error=${failed} retry=${load} />`
+        : about.value
+          ? html`<${Lazy} key=${page} page=${page} id=${id} params=${place.value.params} />`
+          : html`<${Loading} what="Opening the database" />`}
+    </main>
+    ${help && html`<${Help} close=${() => setHelp(false)} />`}
+  `;
+}
+
+function Header({ page, openHelp }) {
+  const known = about.value;
+  const links = LINKS.filter(([name]) => name !== "episodes" || !known || known.episodes > 0);
+  return html`
+    <header class="top">
+      <a class="brand" href="/">handloom</a>
+      <nav aria-label="Pages">
+        ${links.map(
+          ([name, href, label]) =>
+            html`<a key=${name} href=${href} aria-current=${name === page || page === "episode" && name === "episodes" ? "page" : null}>${label}</a>`,
+        )}
+      </nav>
+      <span class="top-facts">
+        ${known && html`<span class="uri" title=${known.uri}>${known.uri}</span> <span>${count(known.num_clips, "clip")} · version ${known.version}</span>`}
+      </span>
+      <button type="button" class="button quiet" onClick=${switchTheme} aria-label="Dark or light" title="Dark or light (t)">◐</button>
+      <button type="button" class="button quiet" onClick=${openHelp} aria-label="Keys" title="Keys (?)">?</button>
+    </header>
+  `;
+}
+
+function Lazy({ page, id, params }) {
+  const [module, setModule] = useState(null);
+  const [failed, setFailed] = useState(null);
+  useEffect(() => {
+    document.title = `${id ?? page} · handloom`;
+  }, [page, id]);
+  useEffect(() => {
+    PAGES[page]?.().then((loaded) => setModule(() => loaded.Page), setFailed);
+  }, [page]);
+  if (!PAGES[page]) return html`<${Empty} title="There is no such page"><a class="button" href="/">Search clips</a><//>`;
+  if (failed) {
+    return html`<${Empty} title=${`The page "${page}" is not there yet`} hint=${failed.message}><a class="button" href="/">Search clips</a><//>`;
+  }
+  return module ? html`<${module} id=${id} params=${params} />` : html`<${Loading} />`;
+}
+
+function Help({ close }) {
+  return html`
+    <${Dialog} title="Keys" close=${close}>
+      <div class="help">
+        ${tables.value.filter((table) => !table.modal).map(
+          (table) => html`
+            <section key=${table.title}>
+              <h3>${table.title}</h3>
+              <dl>
+                ${table.live().filter((key) => key.about).map(
+                  (key) => html`
+                    <div key=${key.about}>
+                      <dt>${key.keys.map((name, index) => [index > 0 && " ", html`<kbd>${keyLabel(name)}</kbd>`])}</dt>
+                      <dd>${key.about}</dd>
+                    </div>
+                  `,
+                )}
+              </dl>
+            </section>
+          `,
+        )}
+      </div>
+    <//>
+  `;
+}
+
+function waitForPage() {
+  const places = { s: "/", d: "/dataset", e: "/episodes" };
+  const second = (event) => {
+    if (!places[event.key]) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    go(places[event.key]);
+  };
+  window.addEventListener("keydown", second, { capture: true, once: true });
+  setTimeout(() => window.removeEventListener("keydown", second, { capture: true }), 1500);
+}
+
+function switchTheme() {
+  const root = document.documentElement;
+  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = dark ? "light" : "dark";
+  try {
+    localStorage.setItem("handloom.theme", root.dataset.theme);
+  } catch {
+    // Storage may be forbidden: the choice holds until the page is loaded again.
+  }
+  window.dispatchEvent(new Event("themechange"));
+}
+
+function skip(event) {
+  event.preventDefault();
+  document.getElementById("main").focus();
+}
+
+startRouter();
+startKeys();
+render(html`<${App} />`, document.getElementById("app"));
