@@ -18,7 +18,15 @@ from handloom.cli import app
 from handloom.models.vision_language.prompts import PROMPTS
 from handloom.schemas.camera_presets import PRESETS
 from handloom.schemas.settings import Settings
-from handloom.schemas.tables.arrow import CLIP_LIST, QUALITY_FIELDS, REJECTS, RUNS, STAGE_REJECTS, clips_schema
+from handloom.schemas.tables.arrow import (
+    CLIP_LIST,
+    JUDGEMENTS,
+    QUALITY_FIELDS,
+    REJECTS,
+    RUNS,
+    STAGE_REJECTS,
+    clips_schema,
+)
 from handloom.schemas.tables.duplicates import DUPLICATES
 from handloom.schemas.tables.embeddings import EMBEDDINGS
 from handloom.schemas.tables.reject import REASONS
@@ -205,6 +213,7 @@ def test_tables_page_has_every_column_with_its_type():
     added = pa.schema([field for field in clips if field.name not in CLIP_LIST.names])
     tables = {"clip_list": CLIP_LIST, "clips": added, "rejects": REJECTS, "runs": RUNS, "stage_rejects": STAGE_REJECTS}
     tables |= {"robot_episodes": ROBOT_EPISODES, "window_statistics": STATISTICS, "clip_features": CLIP_FEATURES}
+    tables |= {"judgements": JUDGEMENTS}
     for table, schema in tables.items():
         text = page[table].split("### quality")[0]
         written = {name: row[1] for name, row in rows_of(text).items()}

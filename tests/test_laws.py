@@ -430,6 +430,7 @@ COMMANDS = {
     "search": "--db --text --clip --video --image --trajectory --from-s --to-s -k --by --weights --exact --where "
     "--stage-key --embodiment --mirror --no-mirror --no-duplicates --start-s --end-s --hz --sheet --json --help",
     "show": "CLIP --db --out --json --help",
+    "judgements": "--db --where --add --csv --json --help",
     "skill learn": "--db --name --clips --where --task --split --replace --config --set --json --help",
     "skill list": "--db --json --help",
     "skill show": "NAME --db --out --json --help",

@@ -32,6 +32,31 @@ class Database(Tables):
 
         return search(self, **query)
 
+    def judgements(self, where: str | None = None) -> pa.Table:
+        """What people think of clips (docs/tables.md), newest first; where: SQL on the columns of `judgements`."""
+        from handloom.store.clips.judgements import read_judgements
+
+        return read_judgements(self, where)
+
+    def judge(self, clip_id: str, verdict: str | None, reason: str | None = None, **more: Any) -> None:
+        """Keep what you think of a clip, in place of an earlier judgement of it.
+
+        Args:
+            verdict: `good` or `bad`; None: the judgement is taken back.
+            reason: a word or two by which clips can be chosen: `judged('bad', 'blurred')`.
+            more: `note` (a longer text), `who`, `clips_version` (that was looked at).
+
+        Raises:
+            ConfigError: another verdict, or a text that is too long.
+            StoreError: the clip has no row, or the table cannot be written.
+        """
+        from handloom.store.clips.judgements import Judgement, judge, take_back
+
+        if verdict is None:
+            take_back(self, [clip_id])
+        else:
+            judge(self, [Judgement(clip_id, verdict, reason, **more)])
+
     def windows(
         self,
         past: int = 1,
@@ -68,7 +93,7 @@ class Database(Tables):
                 step is a frame of the table.
             stride: steps between one window's now and the next one's.
             pad: also windows that reach beyond their clip; their steps outside of it are not valid.
-            where: SQL filter on the rows.
+            where: SQL filter on the rows; `judged('good')` in it: those that people found good by now.
             split: `train` or `held_out`: whole videos, by a hash of their id, which does not depend on other videos; at
                 least one on each side if the table has two.
             held_out_share: of the videos.

@@ -1,4 +1,4 @@
-"""`run`, `status`, `stages` and `show`."""
+"""`run`, `status`, `stages`, `show` and `judgements`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ from typing import Annotated, Any
 import typer
 
 from handloom.cli import text
-from handloom.cli.console import DONE, FAILED, SOME_REJECTED, Counting, DbOption, JsonOption, OneValue, app, open_db
+from handloom.cli.console import (
+    DONE,
+    FAILED,
+    SOME_REJECTED,
+    Counting,
+    DbOption,
+    JsonOption,
+    OneValue,
+    app,
+    open_db,
+    say,
+)
 from handloom.errors import ConfigError
 
 
@@ -201,3 +212,36 @@ def show(
     row = row_arrays(database.row(clip))
     told = segments_dict(row) | {"out": None if out is None else str(out)}
     print(json.dumps(told, indent=2) if json_ else segments_table(row))
+
+
+@app.command()
+def judgements(
+    db: DbOption,
+    where: Annotated[
+        str | None, typer.Option(help="SQL filter on columns of judgements: \"verdict = 'bad' AND who = 'ana'\".")
+    ] = None,
+    add: Annotated[
+        Path | None, typer.Option(help="First add those of a CSV file that are later than the table's.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write them into this CSV file.")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """What people think of clips: good or bad, and why."""
+    from handloom.pipelines.judgements import added_text, as_json, judgements_text, read_csv, write_csv
+
+    database = open_db(db)
+    if add is not None:
+        say(added_text(*read_csv(database, add)))
+    rows = database.judgements(where)
+    if csv is not None:
+        write_csv(rows, csv)
+        say(f"wrote {csv}")
+    if json_:
+        print(json.dumps(as_json(rows)))
+    elif rows.num_rows and csv is None:
+        print(judgements_text(rows))
+    elif not rows.num_rows:
+        say(
+            "no judgement"
+            + (f" passes --where {where!r}" if where else " yet; make some with `handloom serve --judge`")
+        )

@@ -1,11 +1,11 @@
-"""SQL filters: quoting, the function `stage_key`, and the error for a filter that Lance cannot use."""
+"""SQL filters: quoting, the functions `stage_key` and `judged`, and the error for a filter that Lance cannot use."""
 
 from __future__ import annotations
 
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import lance
@@ -24,9 +24,12 @@ def members_of(schema: pa.Schema) -> list[str]:
 
 def _refused(where: str, schema: pa.Schema, error: Exception) -> ConfigError:
     """Why Lance cannot use a filter, with the nearest names where it has found an unknown one."""
+    if (name := unknown_column(error)) == "clip_id" and "judged" in where.lower():
+        problem = f"--where {where!r} cannot be used: clips are judged, and rows of this table have no `clip_id`"
+        return ConfigError(problem, f"a condition on its columns: {', '.join(schema.names)}")
     if (member := unknown_member(error)) is not None and (column := _struct_without(where, schema, member)) is not None:
         return _unknown_member(where, column, member)
-    if (name := unknown_column(error)) is not None:
+    if name is not None:
         return _unknown_column(where, name, schema)
     reason = first_words(error)
     reason = reason[reason.find("sql parser error") :] if "sql parser error" in reason else reason
@@ -100,6 +103,12 @@ _COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _STAGE_KEY = re.compile(
     rf"{_STRINGS.pattern}|{_COMMENTS.pattern}|(?<![\w.])stage_key\s*\((?P<stage>[^()]*)\)", re.IGNORECASE | re.DOTALL
 )
+_TEXT = r"'(?:[^']|'')*'|\"[^\"]*\""
+_JUDGED = re.compile(
+    rf"{_STRINGS.pattern}|{_COMMENTS.pattern}|(?<![\w.])judged\s*\((?P<given>(?:[^()'\"]|{_TEXT})*)\)",
+    re.IGNORECASE | re.DOTALL,
+)
+_TEXTS = re.compile(rf"\s*(?:{_TEXT})?(?:\s*,\s*(?:{_TEXT}))*\s*")
 _NAME = re.compile(r"'([^'`]+)'|\"([^\"`]+)\"")
 _PREFIXED = re.compile(r"(?<![\w'])[bnr](?='')", re.IGNORECASE)
 _PLACEHOLDERS = re.compile(r"\?|\$\w*|(?<!:):[A-Za-z_]\w*")
@@ -134,6 +143,31 @@ def _with_key_columns(where: str) -> str:
         return f"`{key_column(name[1] or name[2])}`"
 
     return _STAGE_KEY.sub(column, where)
+
+
+def with_judged(where: str | None, ids_of: Callable[..., Collection[str]]) -> str | None:
+    """The filter with `clip_id IN (...)` where `judged('good')` stands.
+
+    ids_of: called with the texts in the brackets. Raises ConfigError for brackets that hold something else, and what
+    `ids_of` raises.
+    """
+    if where is None or "judged" not in where.lower():
+        return where
+
+    def listed(found: re.Match[str]) -> str:
+        if found["given"] is None:
+            return found[0]  # text, or a comment
+        if not _TEXTS.fullmatch(found["given"]):
+            problem = f"--where {where!r} cannot be used: {found[0]!r} holds something else than texts in quotes"
+            raise ConfigError(problem, "judged('good'), judged('bad'), judged('bad', 'REASON'), or judged() for all")
+        texts = [text[1:-1].replace(text[0] * 2, text[0]) for text in re.findall(_TEXT, found["given"])]
+        if len(texts) > 2:
+            problem = f"--where {where!r} cannot be used: {found[0]!r} takes at most a verdict and a reason"
+            raise ConfigError(problem, "judged('bad', 'REASON')")
+        ids = sorted(ids_of(*texts))
+        return in_list("clip_id", ids) if ids else "(false AND clip_id IS NULL)"  # of a table without ids an error
+
+    return _JUDGED.sub(listed, where)
 
 
 def clause(where: str | None) -> str | None:

@@ -14,10 +14,10 @@ import lance
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from handloom.errors import StoreError
-from handloom.schemas.tables.arrow import CLIP_LIST
+from handloom.errors import ConfigError, StoreError
+from handloom.schemas.tables.arrow import CLIP_LIST, VERDICTS
 from handloom.store.columns import absent_fields, bring_up_to_date, with_nulls
-from handloom.store.filters import clause, filtered
+from handloom.store.filters import clause, filtered, quoted, with_judged
 from handloom.store.lance_faults import LANCE_ERRORS, first_words, is_missing
 from handloom.store.location import Location, lance_errors, store_error
 from handloom.store.retry import past_lost_indexes
@@ -164,7 +164,7 @@ class Tables:
         with lance_errors(f"read table {name}", self.location.table_uri(name)), filtered(where, table):
             absent = absent_fields(name, table.schema, columns)
             stored = _stored(columns, absent, table.schema)
-            scan = partial(table.scanner, stored, clause(where), limit)
+            scan = partial(table.scanner, stored, clause(self.expanded(where)), limit)
             late = True if few else None  # None: Lance's own rule
             rows = past_lost_indexes(
                 table.uri, lambda use: scan(late_materialization=late, use_scalar_index=use).to_table()
@@ -188,13 +188,34 @@ class Tables:
             scan = partial(
                 table.to_batches,
                 columns=_stored(columns, absent, table.schema),
-                filter=clause(where),
+                filter=clause(self.expanded(where)),
                 batch_size=batch_size,
                 batch_readahead=2,
                 fragment_readahead=1,
             )
             for batch in past_lost_indexes(table.uri, lambda use: _begun(scan(use_scalar_index=use))):
                 yield with_nulls(batch, absent, columns) if absent else batch
+
+    def expanded(self, where: str | None) -> str | None:
+        """The filter with the clips of today's judgements in place of `judged('good')`; others stay as they are.
+
+        For filters that are given to Lance's tables: `read`, `batches`, `count`, search and windows do this themselves.
+        Raises ConfigError for a verdict that there is not, StoreError if the judgements cannot be read.
+        """
+        return with_judged(where, self.judged)
+
+    def judged(self, verdict: str | None = None, reason: str | None = None) -> list[str]:
+        """Ids of the clips with this verdict, `good` or `bad` (None: either), and this reason (None: any), sorted.
+
+        Raises as `expanded`.
+        """
+        if verdict not in (None, *VERDICTS):
+            hint = f"expected {' or '.join(map(repr, VERDICTS))}; a reason comes second: judged('bad', 'blurred')"
+            raise ConfigError(f"there is no verdict {verdict!r}", hint)
+        given = {"verdict": verdict, "reason": reason}
+        wanted = [f"{name} = {quoted(value)}" for name, value in given.items() if value is not None]
+        rows = self.read("judgements", ["clip_id"], " AND ".join(wanted) or None)
+        return sorted(rows.column("clip_id").to_pylist()) if rows.num_columns else []
 
     def clips(
         self, columns: Sequence[str] | None = None, where: str | None = None, version: int | None = None
@@ -228,10 +249,11 @@ class Tables:
         if table is None:
             return 0
         with lance_errors(f"count table {name}", self.location.table_uri(name)), filtered(where, table):
-            scan = partial(table.scanner, columns=[], filter=clause(where), with_row_id=True)
+            passing = clause(self.expanded(where))
+            scan = partial(table.scanner, columns=[], filter=passing, with_row_id=True)
             return past_lost_indexes(
                 table.uri,
-                lambda use: table.count_rows(clause(where)) if use else scan(use_scalar_index=False).count_rows(),
+                lambda use: table.count_rows(passing) if use else scan(use_scalar_index=False).count_rows(),
             )
 
 

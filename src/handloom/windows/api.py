@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from handloom.errors import ConfigError, StoreError, with_extra
+from handloom.plural import plural
 from handloom.store.embodiment import robot_datasets
 from handloom.store.stages.row_keys import StageKeys, demanded, note_mixed
 from handloom.windows.chosen import narrowed_to
@@ -84,9 +85,22 @@ def windows_of(db: Tables, **asked: Any) -> Windows:
     """`Database.windows`, from its arguments."""
     reading = {name: asked.pop(name) for name in ("transform", "neighbours", "memory", "stage_keys")}
     clips = asked.pop("clips", None)
+    asked["where"] = _without_judged(db, asked)
     asked = asked if clips is None else narrowed_to(db, clips, asked)
     version = asked.pop("version")
     return open_windows(db, make_spec(**asked), version, **reading)
+
+
+def _without_judged(db: Tables, asked: Mapping[str, Any]) -> str | None:
+    """The filter with the clips that are judged by now: later judgements do not change windows that exist.
+
+    Raises ConfigError, with the filter as it was given, if it passes no row because of the judgements."""
+    where: str | None = asked["where"]
+    expanded = db.expanded(where)
+    if expanded != where and not db.count(asked["table"], where):
+        problem = f"where = {where!r} passes no row: {plural(len(db.judged()), 'clip')} of {db.uri} judged"
+        raise ConfigError(problem, "judge some with `handloom serve --judge` or `db.judge(clip_id, 'good')`")
+    return expanded
 
 
 def _need_torch() -> None:

@@ -124,7 +124,7 @@ def opened(
     stored = stored_settings(db)
     source |= {"run_key": stored.run_key, "settings": stored.settings, "versions": stored.versions} if stored else {}
     source["licences"] = recorded_licences(db)
-    used, robots = narrowed(db, where, embodiment), robot_datasets(db)
+    used, robots = db.expanded(narrowed(db, where, embodiment)), robot_datasets(db)
     source |= {"embodiment": embodiment, "robot_datasets": list(robots)}
     if robots and embodiment != ALL:
         source["other_embodiment"] = _left_out(db, where, used, embodiment)

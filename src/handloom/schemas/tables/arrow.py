@@ -226,6 +226,20 @@ RUNS = pa.schema(
     ]
 )
 
+VERDICTS = ("good", "bad")
+JUDGEMENTS = pa.schema(
+    [
+        key_field("clip_id"),
+        pa.field("verdict", pa.string(), nullable=False),
+        pa.field("reason", pa.string()),
+        pa.field("note", pa.string()),
+        pa.field("who", pa.string()),
+        pa.field("at", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("clips_version", pa.int64()),
+    ]
+)
+"""What people think of clips, one row a clip."""
+
 LATER_IN_CLIPS = pa.schema([CLIP_LIST.field("camera_digest")])
 GROWING = {
     "clip_list": CLIP_LIST,
@@ -233,6 +247,7 @@ GROWING = {
     "rejects": REJECTS,
     "stage_rejects": STAGE_REJECTS,
     "runs": RUNS,
+    "judgements": JUDGEMENTS,
 }
 """Tables made by older versions may lack columns of these schemas: they are read as null, and added as null before the
 next write."""

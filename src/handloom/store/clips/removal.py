@@ -31,7 +31,8 @@ class Removed:
 
 
 def remove_rows(db: Tables, clip_ids: Iterable[str]) -> Removed:
-    """Remove the rows and rejects of these clips; clips of the clip list are pending again.
+    """Remove the rows and rejects of these clips; clips of the clip list are pending again. Judgements
+    stay: they say which version was seen.
 
     The caller must be the only writer of `clips`: the driver of a run, or a command while no run works. Raises
     StoreError.
@@ -58,6 +59,7 @@ def remove_clips(db: Tables, clip_ids: Iterable[str], *, episodes: bool = True, 
     remove_features(db, [*ids, *gone])
     _delete(db, STAGE_REJECTS, "clip_id", ids)
     _delete(db, SEGMENTS, "clip_id", ids)
+    _delete(db, "judgements", "clip_id", ids)
     num_episodes = _delete(db, EPISODES, "episode_id", gone)
     names = sorted(("clips", "rejects", "clip_list"), key=lambda name: name == found_in)
     counts = {name: _delete(db, name, "clip_id", ids) for name in names}

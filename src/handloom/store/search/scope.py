@@ -155,6 +155,7 @@ def open_scope(
     unknown = [name for name in columns if name not in schema.names]
     if unknown:
         raise ConfigError(f"there is no column {', '.join(unknown)}", f"columns: {', '.join(schema.names)}")
+    where = db.expanded(where)
     _check_filter(table, where)
     passing = narrowed(db, where, embodiment)
     demand = demanded(db, schema, stage_keys, [*columns, *(column_of(schema, by) for by in compared)])

@@ -1,0 +1,100 @@
+"""`handloom judgements`: what people think of clips, counted and listed, written to and read from CSV files."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from handloom.api import Database
+from handloom.errors import ConfigError
+from handloom.ingest.csv_rows import CsvRow, read_rows
+from handloom.io.atomic import atomic_file
+from handloom.plural import plural
+from handloom.schemas.tables.arrow import JUDGEMENTS, VERDICTS
+from handloom.store.clips.judgements import Judgement, judge
+
+MOST_LISTED = 50
+MOST_NOTE = 60
+"""Characters of a note in the list."""
+ROWS_PER_COMMIT = 2000
+
+
+def as_json(rows: pa.Table) -> list[dict[str, Any]]:
+    """Judgements as JSON values: times as ISO 8601 in UTC."""
+    return [row | {"at": row["at"].isoformat()} for row in rows.to_pylist()]
+
+
+def judgements_text(rows: pa.Table) -> str:
+    """Counts by verdict and reason, and the newest judgements, a line each."""
+    judged = rows.to_pylist()
+    verdicts = Counter(row["verdict"] for row in judged)
+    lines = [", ".join(f"{verdicts[verdict]} {verdict}" for verdict in VERDICTS)]
+    reasons = Counter((row["verdict"], row["reason"]) for row in judged if row["reason"])
+    lines += [f"  {verdict}: {reason}  {count}" for (verdict, reason), count in reasons.most_common()]
+    for row in judged[:MOST_LISTED]:
+        note = " ".join((row["note"] or "").split())
+        note = note if len(note) <= MOST_NOTE else f"{note[:MOST_NOTE]}..."
+        told = " - ".join(text for text in (row["reason"], note) if text)
+        who = f"  ({row['who']}, {row['at']:%Y-%m-%d %H:%M})" if row["who"] else f"  ({row['at']:%Y-%m-%d %H:%M})"
+        lines.append(f"{row['verdict']:<4}  {row['clip_id']}{f'  {told}' if told else ''}{who}")
+    if len(judged) > MOST_LISTED:
+        lines.append(f"and {len(judged) - MOST_LISTED} earlier ones; --json and --csv give all")
+    return "\n".join(lines)
+
+
+def write_csv(rows: pa.Table, path: Path) -> None:
+    """Write judgements as a CSV file with the columns of the table; null is an empty cell. Raises StoreError."""
+    with atomic_file(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, JUDGEMENTS.names)
+        writer.writeheader()
+        writer.writerows(as_json(rows))
+
+
+def read_csv(db: Database, path: Path) -> tuple[int, int]:
+    """Add the judgements of a CSV file that are later than those of the same clips in the table; without `at` they are
+    of now.
+
+    Returns how many were added, and how many left out because the table's are as late or later. Raises ConfigError,
+    with the line, for one that cannot be used; StoreError for a clip without a row.
+    """
+    columns, rows = read_rows(str(path), "the judgements", if_empty="`handloom judgements --csv` writes one")
+    if missing := [name for name in ("clip_id", "verdict") if name not in columns]:
+        hint = f"a header with {', '.join(JUDGEMENTS.names)}; the first two are needed"
+        raise ConfigError(f"{path} has no column {missing[0]!r}", hint)
+    given = [_judgement(row, columns) for row in rows]
+    kept = db.judgements()
+    before = dict(zip(kept.column("clip_id").to_pylist(), kept.column("at").to_pylist(), strict=True))
+    later = [one for one in given if one.at is None or one.clip_id not in before or one.at > before[one.clip_id]]
+    for start in range(0, len(later), ROWS_PER_COMMIT):
+        judge(db, later[start : start + ROWS_PER_COMMIT])
+    return len(later), len(given) - len(later)
+
+
+def added_text(added: int, left_out: int) -> str:
+    """The result of `read_csv`."""
+    older = f"; {left_out} left out: the table's are as late or later" if left_out else ""
+    return f"added {plural(added, 'judgement')}{older}"
+
+
+def _judgement(row: CsvRow, columns: list[str]) -> Judgement:
+    try:
+        row.check_width()
+        cells = {name: row[name] or None for name in JUDGEMENTS.names if name in columns}
+        at = cells.pop("at", None)
+        version = cells.pop("clips_version", None)
+        time = None if at is None else datetime.fromisoformat(at)
+        if time is not None and time.tzinfo is None:
+            time = time.replace(tzinfo=UTC)
+        if cells["verdict"] not in VERDICTS:
+            raise ValueError(f"verdict {cells['verdict']!r}, expected {' or '.join(VERDICTS)}")
+        if cells["clip_id"] is None:
+            raise ValueError("no clip_id")
+        texts: dict[str, Any] = cells
+        return Judgement(**texts, at=time, clips_version=None if version is None else int(version))
+    except ValueError as error:
+        raise ConfigError(f"{row.where}: {error}", "nothing was added") from error
