@@ -1,0 +1,127 @@
+// One hit: thumbnail that plays while the pointer is on it, what the clip is, and why it was found.
+import { html, useEffect, useRef, useState } from "../vendor/handloom-vendor.js";
+import { ApiError, media } from "./api.js";
+import { clipHref } from "./router.js";
+import { duration, short } from "./states.js";
+
+const STEP_MS = 220;
+const STRIPS_KEPT = 24;
+const strips = new Map(); // clip id -> promise of {url, frames}
+
+/** The strip of a clip as a picture in memory: `{url, frames}`. Kept for the last clips. */
+export function stripOf(id) {
+  if (!strips.has(id)) {
+    const brought = fetch(media("strip", id)).then(async (response) => {
+      if (!response.ok) throw new ApiError("no strip", "", response.status);
+      return { url: URL.createObjectURL(await response.blob()), frames: Number(response.headers.get("X-Frames")) || 1 };
+    });
+    strips.set(id, brought);
+    brought.catch(() => strips.delete(id));
+    if (strips.size > STRIPS_KEPT) {
+      const oldest = strips.keys().next().value;
+      strips.get(oldest).then(({ url }) => URL.revokeObjectURL(url), () => {});
+      strips.delete(oldest);
+    }
+  }
+  return strips.get(id);
+}
+
+/** Whether pictures may move. */
+const mayMove = () => !matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+/** The strip, frame after frame, over the thumbnail. */
+function Strip({ id }) {
+  const [strip, setStrip] = useState(null);
+  const picture = useRef(null);
+  useEffect(() => {
+    let gone = false;
+    stripOf(id).then((found) => !gone && setStrip(found), () => {});
+    return () => {
+      gone = true;
+    };
+  }, [id]);
+  useEffect(() => {
+    if (!strip || strip.frames < 2) return undefined;
+    let frame = 0;
+    const show = () => {
+      if (picture.current) picture.current.style.backgroundPosition = `${(100 * frame) / (strip.frames - 1)}% 0`;
+      frame = (frame + 1) % strip.frames;
+    };
+    show();
+    const timer = setInterval(show, STEP_MS);
+    return () => clearInterval(timer);
+  }, [strip]);
+  if (!strip || strip.frames < 2) return null;
+  const style = { backgroundImage: `url("${strip.url}")`, backgroundSize: `${100 * strip.frames}% 100%` };
+  return html`<div class="strip" ref=${picture} style=${style}></div>`;
+}
+
+/** Thumbnail of a clip, 16:9, nothing cut off; `play` shows its strip. */
+export function Thumb({ hit, play, height = 160 }) {
+  const [gone, setGone] = useState(false);
+  const wide = hit.width / hit.height >= 16 / 9;
+  const style = hit.width && hit.height ? { aspectRatio: `${hit.width} / ${hit.height}`, [wide ? "width" : "height"]: "100%" } : { width: "100%", height: "100%" };
+  return html`
+    <div class="thumb">
+      <div class="thumb-inside" style=${style}>
+        ${gone
+          ? html`<span class="thumb-gone">no picture is stored</span>`
+          : html`<img src=${media("thumb", hit.clip_id, { h: height })} alt="" decoding="async" draggable=${false} onError=${() => setGone(true)} />`}
+        ${play && mayMove() && !gone && html`<${Strip} id=${hit.clip_id} />`}
+      </div>
+    </div>
+  `;
+}
+
+/** What the clip is in a few words: narration, or verb and noun, or its id. */
+export const titleOf = (hit) => hit.narration || [hit.verb, hit.noun].filter(Boolean).join(" ") || hit.clip_id;
+
+/** Why it was found: each part's score and rank, as `motion 0.91 #1`. */
+export function whyOf(hit) {
+  return Object.entries(hit.parts ?? {}).map(([name, part]) => {
+    const rank = part?.rank === null || part?.rank === undefined ? "" : ` #${part.rank}`;
+    return `${name} ${short(part?.score ?? null)}${rank}`;
+  });
+}
+
+const FLAGS = { good: ["✓", "judged good"], bad: ["✗", "judged bad"] };
+
+/** A card of the grid. `hit` is undefined while it is on its way. */
+export function Card({ hit, index, total, selected, ranked, select, more }) {
+  const [over, setOver] = useState(false);
+  const link = useRef(null);
+  useEffect(() => {
+    if (selected && hit && document.activeElement !== link.current && selected === "focus") link.current?.focus({ preventScroll: true });
+  }, [selected, hit?.clip_id]);
+  if (!hit) return html`<div class="card waiting" role="listitem" aria-setsize=${total} aria-posinset=${index + 1} aria-busy="true"></div>`;
+  const why = whyOf(hit);
+  const flag = FLAGS[hit.flag];
+  const matched = hit.match_start_s !== null && hit.match_start_s !== undefined;
+  const params = matched ? { from_s: hit.match_start_s, to_s: hit.match_end_s } : {};
+  return html`
+    <div
+      class=${selected ? "card selected" : "card"}
+      role="listitem"
+      aria-setsize=${total}
+      aria-posinset=${index + 1}
+      onPointerEnter=${(event) => event.pointerType === "mouse" && setOver(true)}
+      onPointerLeave=${() => setOver(false)}
+    >
+      <a class="card-link" ref=${link} href=${clipHref(hit.clip_id, params)} title=${hit.clip_id} onClick=${() => select(index)} onFocus=${() => select(index)}>
+        <${Thumb} hit=${hit} play=${over || Boolean(selected)} />
+        <span class="card-title">${titleOf(hit)}</span>
+      </a>
+      <span class="card-marks">
+        ${hit.hand_left && html`<span class="hand left" title="the left hand is seen">L</span>`}
+        ${hit.hand_right && html`<span class="hand right" title="the right hand is seen">R</span>`}
+        ${flag && html`<span class=${`flag ${hit.flag}`} title=${flag[1]}>${flag[0]}<span class="hidden-text"> ${flag[1]}</span></span>`}
+      </span>
+      <span class="card-length num">${duration(hit.duration_s)}</span>
+      <span class="card-meta" title=${`${hit.dataset} · ${hit.video_id}`}>
+        ${hit.dataset} · ${[hit.verb, hit.noun].filter(Boolean).join(" ") || hit.video_id}
+      </span>
+      ${ranked && html`<span class="card-why num" title=${`score ${short(hit.score)}: ${why.join(", ")}`}>${why.join(" · ") || `score ${short(hit.score)}`}${matched && ` · at ${duration(hit.match_start_s)}`}</span>`}
+      <button type="button" class="button card-more" onClick=${() => more(hit)} title="Clips like this one (m)">like this</button>
+    </div>
+  `;
+}

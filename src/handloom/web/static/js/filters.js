@@ -1,0 +1,240 @@
+// The filters beside the hits: values with counts, ranges with histograms, stages, SQL. All of it lives in the address.
+import { html, useEffect, useRef, useState } from "../vendor/handloom-vendor.js";
+import { about } from "./api.js";
+import { setParams } from "./router.js";
+import { count, short } from "./states.js";
+
+const FACETS = [
+  ["dataset", "Dataset"],
+  ["verb", "Verb"],
+  ["noun", "Noun"],
+  ["participant", "Participant"],
+  ["hand", "Hands seen"],
+  ["scale", "Camera's scale"],
+  ["flag", "Judged"],
+];
+const FEW = 6;
+const STATES = ["current", "missing", "rejected"];
+
+/** Every filter of an address: `[{name, value, label}]`, to be shown and taken away one by one. */
+export function filtersOf(params) {
+  const found = [];
+  for (const [name, value] of params) {
+    if (FACETS.some(([facet]) => facet === name)) found.push({ name, value, label: `${name}: ${value}` });
+    else if (name === "stage") found.push({ name, value, label: value.replace(":", ": ") });
+    else if (name === "where") found.push({ name, value, label: value });
+    else if (name.startsWith("q.")) found.push({ name, value, label: `${name.slice(2)}: ${rangeWords(value)}` });
+  }
+  return found;
+}
+
+/** `0.2:0.9` as `0.2 to 0.9`, `0.2:` as `at least 0.2`, `:0.9` as `at most 0.9`. */
+export function rangeWords(range) {
+  const [low, high] = range.split(":");
+  if (low && high) return `${short(Number(low))} to ${short(Number(high))}`;
+  return low ? `at least ${short(Number(low))}` : `at most ${short(Number(high))}`;
+}
+
+/** The address's parameters without any filter. */
+export const withoutFilters = (params) => Object.fromEntries(filtersOf(params).map(({ name }) => [name, null]));
+
+/** Take away one value of a parameter. */
+export function dropFilter(params, { name, value }) {
+  return { [name]: params.getAll(name).filter((one) => one !== value) };
+}
+
+/** `[low, high]` of a range parameter; null where it is open. */
+export function readRange(text) {
+  const [low, high] = (text ?? ":").split(":").map((part) => (part.trim() === "" ? null : Number(part)));
+  return [Number.isFinite(low) ? low : null, Number.isFinite(high) ? high : null];
+}
+
+/** A range as the address holds it; null when both ends are open. */
+export const writeRange = (low, high) => (low === null && high === null ? null : `${low ?? ""}:${high ?? ""}`);
+
+const set = (changes, options) => setParams({ ...changes, at: null }, options);
+
+/** Filters that hold, each with a button that takes it away. */
+export function Chips({ params }) {
+  const found = filtersOf(params);
+  if (!found.length) return null;
+  return html`
+    <div class="chips" aria-label="Filters that hold">
+      ${found.map(
+        (filter) => html`
+          <span class="chip" key=${filter.name + filter.value}>
+            <span class="chip-text">${filter.label}</span>
+            <button type="button" aria-label=${`Take away ${filter.label}`} onClick=${() => set(dropFilter(params, filter))}>✕</button>
+          </span>
+        `,
+      )}
+      <button type="button" class="button quiet small" onClick=${() => set(withoutFilters(params))}>Clear filters</button>
+    </div>
+  `;
+}
+
+/** All filters; `answer` is the first answer of the search that is shown (facets, histograms), or null. */
+export function Filters({ answer, params, error }) {
+  const facets = answer?.facets ?? {};
+  const histograms = Object.entries(answer?.histograms ?? {});
+  const stages = about.value?.stages ?? [];
+  return html`
+    <div class="filters">
+      ${FACETS.map(([name, label]) => html`<${Facet} key=${name} name=${name} label=${label} values=${facets[name] ?? []} params=${params} />`)}
+      ${histograms.length > 0 && html`<${Ranges} histograms=${histograms} params=${params} />`}
+      ${stages.length > 0 && html`<${StageFilter} stages=${stages} params=${params} />`}
+      <${Where} params=${params} error=${error} />
+    </div>
+  `;
+}
+
+function Facet({ name, label, values, params }) {
+  const [all, setAll] = useState(false);
+  const [find, setFind] = useState("");
+  const chosen = params.getAll(name);
+  const known = values.filter(([value]) => value !== null && value !== "");
+  const missing = values.filter(([value]) => value === null || value === "").reduce((sum, [, number]) => sum + number, 0);
+  const rows = [...known, ...chosen.filter((value) => !known.some(([one]) => String(one) === value)).map((value) => [value, 0])];
+  const matching = rows.filter(([value]) => String(value).toLowerCase().includes(find.toLowerCase()));
+  const shown = all || find ? matching : matching.filter(([value], index) => index < FEW || chosen.includes(String(value)));
+  if (!rows.length || (rows.length === 1 && !chosen.length && !missing && name !== "dataset")) return null;
+  const toggle = (value, on) => set({ [name]: on ? [...chosen, value] : chosen.filter((one) => one !== value) });
+  return html`
+    <details class="filter" open>
+      <summary>${label}</summary>
+      <fieldset>
+        <legend class="hidden-text">${label}</legend>
+        ${rows.length > 12 && html`<input type="search" class="small" placeholder=${`Find in ${count(rows.length, "value")}`} aria-label=${`Find in ${label}`} value=${find} onInput=${(event) => setFind(event.target.value)} />`}
+        ${shown.map(
+          ([value, number]) => html`
+            <label key=${value} class=${number ? "choice" : "choice none"}>
+              <input type="checkbox" checked=${chosen.includes(String(value))} onChange=${(event) => toggle(String(value), event.target.checked)} />
+              <span class="choice-text" title=${value}>${value}</span>
+              <span class="num soft">${number.toLocaleString("en")}</span>
+            </label>
+          `,
+        )}
+        ${missing > 0 && html`<div class="choice none"><span class="choice-text">unknown</span><span class="num soft">${missing.toLocaleString("en")}</span></div>`}
+        ${!find && matching.length > FEW && html`<button type="button" class="button quiet small" onClick=${() => setAll(!all)}>${all ? "Fewer" : `All ${matching.length}`}</button>`}
+      </fieldset>
+    </details>
+  `;
+}
+
+const FIRST_RANGES = 3;
+
+function Ranges({ histograms, params }) {
+  return html`
+    <details class="filter" open>
+      <summary>Quality and length</summary>
+      ${histograms.map(([name, one], index) => {
+        const held = params.has(`q.${name}`);
+        return html`
+          <details key=${name} class="range" open=${held || index < FIRST_RANGES}>
+            <summary>${name.replaceAll("_", " ")}${held && html` <span class="chip">${rangeWords(params.get(`q.${name}`))}</span>`}</summary>
+            <${Range} name=${name} histogram=${one} value=${params.get(`q.${name}`)} />
+          </details>
+        `;
+      })}
+    </details>
+  `;
+}
+
+/** Heights of a histogram's bars, 0 to 1, by square roots: a few clips among many stay visible. */
+export function heights(counts, most) {
+  return counts.map((number) => (number > 0 ? Math.max(0.04, Math.sqrt(number / most)) : 0));
+}
+
+function Range({ name, histogram, value }) {
+  const { edges, counts, all = counts, unknown } = histogram;
+  const [least, most] = [edges[0], edges[edges.length - 1]];
+  const [ends, setEnds] = useState(readRange(value));
+  const timer = useRef(null);
+  useEffect(() => setEnds(readRange(value)), [value]);
+  useEffect(() => () => clearTimeout(timer.current), []);
+  if (!(most > least)) return html`<p class="soft small">all clips have ${short(least)}</p>`;
+  const step = (most - least) / 200;
+  const write = (next, options) => {
+    clearTimeout(timer.current);
+    const text = writeRange(...next);
+    const send = () => set({ [`q.${name}`]: text }, options);
+    if (options?.replace) timer.current = setTimeout(send, 150);
+    else send();
+  };
+  // An end at the edge is open: clips beyond it, and new ones, stay in.
+  const choose = (which, raw, options) => {
+    const number = raw === "" ? null : Number(Number(raw).toPrecision(6));
+    const next = [...ends];
+    const open = number === null || !Number.isFinite(number) || (which === 0 ? number <= least + step / 2 : number >= most - step / 2);
+    next[which] = open ? null : which === 0 ? Math.min(number, ends[1] ?? most) : Math.max(number, ends[0] ?? least);
+    setEnds(next);
+    write(next, options);
+  };
+  const [low, high] = [ends[0] ?? least, ends[1] ?? most];
+  const top = Math.max(...all, 1);
+  const width = 100 / counts.length;
+  const inside = (index) => edges[index + 1] > low && edges[index] < high;
+  const words = name.replaceAll("_", " ");
+  const slider = (which, end) => html`
+    <input
+      type="range" min=${least} max=${most} step=${step} value=${end} aria-label=${`${words}, ${which ? "at most" : "at least"}`} aria-valuetext=${short(end)}
+      onInput=${(event) => choose(which, event.target.value, { replace: true })}
+    />
+  `;
+  return html`
+    <div class="range-box">
+      <svg viewBox="0 0 100 30" preserveAspectRatio="none" aria-hidden="true">
+        ${heights(all, top).map((height, index) => html`<rect key=${`a${index}`} class="bar-all" x=${index * width} width=${width * 0.86} y=${30 - 30 * height} height=${30 * height} />`)}
+        ${heights(counts, top).map((height, index) => html`<rect key=${`c${index}`} class=${inside(index) ? "bar-in" : "bar-out"} x=${index * width} width=${width * 0.86} y=${30 - 30 * height} height=${30 * height} />`)}
+      </svg>
+      <div class="two-sliders">${slider(0, low)}${slider(1, high)}</div>
+      <div class="range-ends num">
+        <input type="number" class="small" step="any" value=${ends[0] ?? ""} placeholder=${short(least)} aria-label=${`${words}, at least`} onChange=${(event) => choose(0, event.target.value)} />
+        <span class="soft small">${unknown > 0 ? `${unknown.toLocaleString("en")} unknown` : ""}</span>
+        <input type="number" class="small" step="any" value=${ends[1] ?? ""} placeholder=${short(most)} aria-label=${`${words}, at most`} onChange=${(event) => choose(1, event.target.value)} />
+      </div>
+    </div>
+  `;
+}
+
+function StageFilter({ stages, params }) {
+  const chosen = params.getAll("stage");
+  const [stage, setStage] = useState(stages[0]);
+  return html`
+    <details class="filter" open=${chosen.length > 0}>
+      <summary>Stages</summary>
+      <div class="stage-choice">
+        <select aria-label="Stage" value=${stage} onChange=${(event) => setStage(event.target.value)}>
+          ${stages.map((name) => html`<option key=${name} value=${name}>${name}</option>`)}
+        </select>
+        <span class="switch">
+          ${STATES.map((state) => {
+            const value = `${stage}:${state}`;
+            const on = chosen.includes(value);
+            return html`<button key=${state} type="button" class="button small" aria-pressed=${on} onClick=${() => set({ stage: on ? chosen.filter((one) => one !== value) : [...chosen.filter((one) => !one.startsWith(`${stage}:`)), value] })}>${state}</button>`;
+          })}
+        </span>
+      </div>
+    </details>
+  `;
+}
+
+function Where({ params, error }) {
+  const held = params.get("where") ?? "";
+  const [text, setText] = useState(held);
+  useEffect(() => setText(held), [held]);
+  const send = (event) => {
+    event.preventDefault();
+    set({ where: text.trim() });
+  };
+  return html`
+    <details class="filter" open=${Boolean(held)}>
+      <summary>SQL</summary>
+      <form onSubmit=${send}>
+        <textarea rows="3" maxlength="4000" spellcheck=${false} class="mono" aria-label="SQL filter" aria-invalid=${Boolean(error && held)} placeholder="duration_s > 2 AND verb = 'cut'" value=${text} onInput=${(event) => setText(event.target.value)} onKeyDown=${(event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && send(event)}></textarea>
+        ${error && held && html`<p class="wrong" role="alert">${error.problem} ${error.hint}</p>`}
+        <button type="submit" class="button small" disabled=${text.trim() === held.trim()}>Filter</button>
+      </form>
+    </details>
+  `;
+}

@@ -1,0 +1,114 @@
+// The hits of one search: pages are asked for when they come near, all of one version of the table.
+import { about, ApiError, get, loadAbout } from "./api.js";
+
+export const PAGE = 60;
+const PAGES_KEPT = 60;
+
+/** Parameters of the address that are part of the search; all others (which hit is selected) are not. */
+const NAMES = [
+  "text", "clip", "query", "by", "from_s", "to_s", "where", "dataset", "verb", "noun", "participant", "hand", "scale", "flag", "stage", "sort",
+];
+
+/** The search of an address, always written the same way: `URLSearchParams` without what is not part of it. */
+export function searchOf(params) {
+  const result = new URLSearchParams();
+  const ranges = [...new Set(params.keys())].filter((name) => name.startsWith("q.")).sort();
+  for (const name of [...NAMES, ...ranges]) {
+    for (const value of params.getAll(name)) if (value.trim()) result.append(name, value.trim());
+  }
+  return result;
+}
+
+/** Whether the search ranks by likeness (else it only filters). */
+export const isRanked = (search) => ["text", "clip", "query"].some((name) => search.has(name));
+
+/** The offsets of the pages that hold hits `[first, last)`, the middle ones first. */
+export function pagesOf(first, last, page = PAGE) {
+  const offsets = [];
+  for (let offset = Math.floor(first / page) * page; offset < last; offset += page) offsets.push(offset);
+  const middle = (first + last - page) / 2;
+  return offsets.sort((a, b) => Math.abs(a - middle) - Math.abs(b - middle));
+}
+
+/** One search and what is known of it. `changed()` is called whenever more is known. */
+export class Hits {
+  constructor(search, changed) {
+    this.search = search;
+    this.changed = changed;
+    this.first = null; // the first answer: total, facets, scoring
+    this.failed = null;
+    this.memory = {}; // of the grid
+    this.pages = new Map(); // offset -> list of hits, the longest unused first
+    this.asked = new Map(); // offset -> AbortController
+    this.wanted = [0, 0];
+    this.took = null; // milliseconds from the question to the answer, as the reader felt them
+  }
+
+  /** Ask for the first page, with counts. */
+  async start() {
+    const began = performance.now();
+    const answer = await this.ask(0, { facets: 1 });
+    if (!answer) return;
+    this.first = answer;
+    this.took = performance.now() - began;
+    if (about.value && answer.version !== about.value.version) loadAbout().catch(() => {});
+    this.changed();
+  }
+
+  get total() {
+    return this.first?.total ?? 0;
+  }
+
+  /** The hit at this place, or undefined while it is not here. */
+  at(index) {
+    return this.pages.get(Math.floor(index / PAGE) * PAGE)?.[index % PAGE];
+  }
+
+  /** Hits `[first, last)` are near the view: bring what is missing, stop what is no longer needed. */
+  see(first, last) {
+    this.wanted = [first, last];
+    if (!this.first || this.timer || last <= first) return;
+    this.timer = setTimeout(() => {
+      this.timer = null;
+      this.bring();
+    }, 40);
+  }
+
+  bring() {
+    const near = pagesOf(...this.wanted);
+    for (const [offset, abort] of this.asked) if (!near.includes(offset)) abort.abort();
+    for (const offset of near) {
+      const page = this.pages.get(offset);
+      if (page) {
+        this.pages.delete(offset);
+        this.pages.set(offset, page);
+      } else if (!this.asked.has(offset)) this.ask(offset).then((answer) => answer && this.changed());
+    }
+    while (this.pages.size > PAGES_KEPT) this.pages.delete(this.pages.keys().next().value);
+  }
+
+  async ask(offset, more = {}) {
+    const abort = new AbortController();
+    this.asked.set(offset, abort);
+    const names = [...new Set(this.search.keys())];
+    const asked = Object.fromEntries(names.map((name) => [name, this.search.getAll(name)]));
+    try {
+      const answer = await get("/api/search", { ...asked, offset, limit: PAGE, ...more, v: this.first?.version }, { signal: abort.signal });
+      this.pages.set(offset, answer.hits);
+      this.failed = null;
+      return answer;
+    } catch (error) {
+      if (error.name === "AbortError") return null;
+      this.failed = error instanceof ApiError ? error : new ApiError(`the page has a fault: ${error.message}`, "load it again");
+      this.changed();
+      return null;
+    } finally {
+      if (this.asked.get(offset) === abort) this.asked.delete(offset);
+    }
+  }
+
+  /** Stop everything that is on its way. */
+  stop() {
+    for (const abort of this.asked.values()) abort.abort();
+  }
+}
