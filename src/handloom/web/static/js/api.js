@@ -43,10 +43,17 @@ export async function upload(file) {
   return (await ask("/api/upload", { method: "POST", body })).json();
 }
 
-/** Bytes of GET `path`: an ArrayBuffer. `progress(share)` is called while they come, where the length is known. */
-export async function bytes(path, params = {}, { signal: abort, progress } = {}) {
+/**
+ * Bytes of GET `path`: an ArrayBuffer. `progress(share)` is called while they come, where the length is known.
+ * Of an answer that says it is longer than `limit`, nothing is read, and null comes back.
+ */
+export async function bytes(path, params = {}, { signal: abort, progress, limit = Infinity } = {}) {
   const response = await ask(withQuery(path, params), { signal: abort });
   const length = Number(response.headers.get("Content-Length"));
+  if (length > limit) {
+    await response.body.cancel();
+    return null;
+  }
   if (!progress || !length || response.headers.get("Content-Encoding")) return response.arrayBuffer();
   const result = new Uint8Array(length);
   const reader = response.body.getReader();
