@@ -20,7 +20,7 @@ const STATES = ["current", "missing", "rejected"];
 export function filtersOf(params) {
   const found = [];
   for (const [name, value] of params) {
-    if (FACETS.some(([facet]) => facet === name)) found.push({ name, value, label: `${name}: ${value}` });
+    if (FACETS.some(([facet]) => facet === name)) found.push({ name, value, label: `${name}: ${value || "unknown"}` });
     else if (name === "stage") found.push({ name, value, label: value.replace(":", ": ") });
     else if (name === "where") found.push({ name, value, label: value });
     else if (name.startsWith("q.")) found.push({ name, value, label: `${name.slice(2)}: ${rangeWords(value)}` });
@@ -76,7 +76,7 @@ export function Chips({ params }) {
 /** All filters; `answer` is the first answer of the search that is shown (facets, histograms), or null. */
 export function Filters({ answer, params, error }) {
   const facets = answer?.facets ?? {};
-  const histograms = Object.entries(answer?.histograms ?? {});
+  const histograms = Object.entries(answer?.histograms ?? {}).filter(([, { all }]) => all.some((number) => number > 0));
   const stages = about.value?.stages ?? [];
   return html`
     <div class="filters">
@@ -92,12 +92,11 @@ function Facet({ name, label, values, params }) {
   const [all, setAll] = useState(false);
   const [find, setFind] = useState("");
   const chosen = params.getAll(name);
-  const known = values.filter(([value]) => value !== null && value !== "");
-  const missing = values.filter(([value]) => value === null || value === "").reduce((sum, [, number]) => sum + number, 0);
-  const rows = [...known, ...chosen.filter((value) => !known.some(([one]) => String(one) === value)).map((value) => [value, 0])];
-  const matching = rows.filter(([value]) => String(value).toLowerCase().includes(find.toLowerCase()));
-  const shown = all || find ? matching : matching.filter(([value], index) => index < FEW || chosen.includes(String(value)));
-  if (!rows.length || (rows.length === 1 && !chosen.length && !missing && name !== "dataset")) return null;
+  const known = values.map(([value, number]) => [value ?? "", number]);
+  const rows = [...known, ...chosen.filter((value) => !known.some(([one]) => one === value)).map((value) => [value, 0])];
+  const matching = rows.filter(([value]) => value.toLowerCase().includes(find.toLowerCase()));
+  const shown = all || find ? matching : matching.filter(([value], index) => index < FEW || chosen.includes(value));
+  if (!rows.length || (rows.length === 1 && !chosen.length && name !== "dataset")) return null;
   const toggle = (value, on) => set({ [name]: on ? [...chosen, value] : chosen.filter((one) => one !== value) });
   return html`
     <details class="filter" open>
@@ -108,13 +107,12 @@ function Facet({ name, label, values, params }) {
         ${shown.map(
           ([value, number]) => html`
             <label key=${value} class=${number ? "choice" : "choice none"}>
-              <input type="checkbox" checked=${chosen.includes(String(value))} onChange=${(event) => toggle(String(value), event.target.checked)} />
-              <span class="choice-text" title=${value}>${value}</span>
+              <input type="checkbox" checked=${chosen.includes(value)} onChange=${(event) => toggle(value, event.target.checked)} />
+              <span class=${value ? "choice-text" : "choice-text soft"} title=${value}>${value || "unknown"}</span>
               <span class="num soft">${number.toLocaleString("en")}</span>
             </label>
           `,
         )}
-        ${missing > 0 && html`<div class="choice none"><span class="choice-text">unknown</span><span class="num soft">${missing.toLocaleString("en")}</span></div>`}
         ${!find && matching.length > FEW && html`<button type="button" class="button quiet small" onClick=${() => setAll(!all)}>${all ? "Fewer" : `All ${matching.length}`}</button>`}
       </fieldset>
     </details>
@@ -145,6 +143,21 @@ export function heights(counts, most) {
   return counts.map((number) => (number > 0 ? Math.max(0.04, Math.sqrt(number / most)) : 0));
 }
 
+/** The value at a place of the histogram, counted in bins from its left edge (bins may be of unequal width). */
+export function valueAt(place, edges) {
+  const bin = Math.min(Math.max(Math.floor(place), 0), edges.length - 2);
+  return edges[bin] + (place - bin) * (edges[bin + 1] - edges[bin]);
+}
+
+/** The place of a value in the histogram, in bins: the inverse of `valueAt`. */
+export function placeOf(value, edges) {
+  const last = edges.length - 1;
+  if (value <= edges[0]) return 0;
+  if (value >= edges[last]) return last;
+  const bin = edges.findIndex((edge, index) => index > 0 && value < edge) - 1;
+  return bin + (value - edges[bin]) / (edges[bin + 1] - edges[bin]);
+}
+
 function Range({ name, histogram, value }) {
   const { edges, counts, all = counts, unknown } = histogram;
   const [least, most] = [edges[0], edges[edges.length - 1]];
@@ -153,7 +166,7 @@ function Range({ name, histogram, value }) {
   useEffect(() => setEnds(readRange(value)), [value]);
   useEffect(() => () => clearTimeout(timer.current), []);
   if (!(most > least)) return html`<p class="soft small">all clips have ${short(least)}</p>`;
-  const step = (most - least) / 200;
+  const bins = counts.length;
   const write = (next, options) => {
     clearTimeout(timer.current);
     const text = writeRange(...next);
@@ -163,22 +176,23 @@ function Range({ name, histogram, value }) {
   };
   // An end at the edge is open: clips beyond it, and new ones, stay in.
   const choose = (which, raw, options) => {
-    const number = raw === "" ? null : Number(Number(raw).toPrecision(6));
+    const asked = raw === "" ? NaN : Number(raw);
+    const open = !Number.isFinite(asked) || (which === 0 ? asked <= least : asked >= most);
+    const number = Number(asked.toPrecision(6));
     const next = [...ends];
-    const open = number === null || !Number.isFinite(number) || (which === 0 ? number <= least + step / 2 : number >= most - step / 2);
     next[which] = open ? null : which === 0 ? Math.min(number, ends[1] ?? most) : Math.max(number, ends[0] ?? least);
     setEnds(next);
     write(next, options);
   };
   const [low, high] = [ends[0] ?? least, ends[1] ?? most];
   const top = Math.max(...all, 1);
-  const width = 100 / counts.length;
+  const width = 100 / bins;
   const inside = (index) => edges[index + 1] > low && edges[index] < high;
   const words = name.replaceAll("_", " ");
   const slider = (which, end) => html`
     <input
-      type="range" min=${least} max=${most} step=${step} value=${end} aria-label=${`${words}, ${which ? "at most" : "at least"}`} aria-valuetext=${short(end)}
-      onInput=${(event) => choose(which, event.target.value, { replace: true })}
+      type="range" min="0" max=${bins} step="0.1" value=${placeOf(end, edges)} aria-label=${`${words}, ${which ? "at most" : "at least"}`} aria-valuetext=${short(end)}
+      onInput=${(event) => choose(which, valueAt(Number(event.target.value), edges), { replace: true })}
     />
   `;
   return html`

@@ -5,9 +5,10 @@ export const PAGE = 60;
 const PAGES_KEPT = 60;
 
 /** Parameters of the address that are part of the search; all others (which hit is selected) are not. */
-const NAMES = [
-  "text", "clip", "query", "by", "from_s", "to_s", "where", "dataset", "verb", "noun", "participant", "hand", "scale", "flag", "stage", "sort",
-];
+const NAMES = ["text", "clip", "query", "by", "from_s", "to_s", "where", "stage", "sort"];
+
+/** Parameters that choose among values; an empty one means: unknown. */
+export const FACETS = ["dataset", "verb", "noun", "participant", "hand", "scale", "flag"];
 
 /** The search of an address, always written the same way: `URLSearchParams` without what is not part of it. */
 export function searchOf(params) {
@@ -16,6 +17,7 @@ export function searchOf(params) {
   for (const name of [...NAMES, ...ranges]) {
     for (const value of params.getAll(name)) if (value.trim()) result.append(name, value.trim());
   }
+  for (const name of FACETS) for (const value of params.getAll(name)) result.append(name, value);
   return result;
 }
 

@@ -15,7 +15,8 @@ export function go(href, { replace = false } = {}) {
   place.value = here();
 }
 
-/** Set parameters of this address: `{name: value | [values] | null}`; null, "" and [] take a parameter away. */
+/** Set parameters of this address: `{name: value | [values] | null}`; null, "" and [] take a parameter away. In a list
+ * "" is a value of its own: clips where it is unknown. */
 export function setParams(changes, options) {
   const params = changed(place.value.params, changes);
   const text = params.toString();
@@ -28,7 +29,7 @@ export function changed(params, changes) {
   for (const [name, value] of Object.entries(changes)) {
     result.delete(name);
     for (const one of Array.isArray(value) ? value : [value]) {
-      if (one !== null && one !== undefined && one !== "") result.append(name, String(one));
+      if (one !== null && one !== undefined && (one !== "" || Array.isArray(value))) result.append(name, String(one));
     }
   }
   return result;

@@ -294,9 +294,10 @@ function Found({ hits, shown }) {
   const { first } = shown;
   if (!first) return html`<span class="found" role="status"></span>`;
   const unused = Object.entries(first.unused ?? {});
+  const capped = isRanked(shown.search) && first.total === first.num_listed_at_most;
   return html`
     <span class="found" role="status">
-      <b class="num">${count(first.total, "clip")}</b>
+      <b class="num">${capped ? `the best ${count(first.total, "clip")}` : count(first.total, "clip")}</b>
       ${hits !== shown && !hits.failed && html` <span class="spinner" aria-hidden="true"></span>`}
       <span class="soft num" title=${`${Math.round(shown.took ?? first.took_ms)} ms until the page had the answer`}> ${short1(first.took_ms)} ms${first.exact === false ? ", approximate" : ""}</span>
       ${first.scoring && html`<span class="soft"> · ${first.scoring}</span>`}

@@ -1,0 +1,276 @@
+// What the gallery's pages compute, without a browser: `node --test`. Run by test_pages.py.
+import assert from "node:assert/strict";
+import { beforeEach, test } from "node:test";
+
+globalThis.Element = class {};
+globalThis.window = {
+  location: new URL("http://here/?text=cup&at=7"),
+  history: {
+    steps: [],
+    pushState(_state, _title, href) {
+      this.steps.push(["push", href]);
+      window.location = new URL(href, "http://here/");
+    },
+    replaceState(_state, _title, href) {
+      this.steps.push(["replace", href]);
+      window.location = new URL(href, "http://here/");
+    },
+  },
+  addEventListener() {},
+};
+
+const js = new URL("../../../src/handloom/web/static/js/", import.meta.url);
+const [router, virtual, hits, filters, api, keys, states, card] = await Promise.all(
+  ["router", "virtual", "hits", "filters", "api", "keys", "states", "card"].map((name) => import(new URL(`${name}.js`, js))),
+);
+
+beforeEach(() => {
+  window.history.steps.length = 0;
+});
+
+test("an id with every kind of sign comes back from its address", () => {
+  for (const id of ["folder:a b:0-100", "a/b/c", "50%", "ä?x=1&y#z", "a+b"]) {
+    const url = new URL(router.clipHref(id, { from_s: 1.5, to_s: null }), "http://here/");
+    assert.deepEqual(router.route(url.pathname), { page: "clip", id });
+    assert.equal(url.search, "?from_s=1.5");
+  }
+  assert.deepEqual(router.route("/clip/%E0%A4%A"), { page: "clip", id: "%E0%A4%A" });
+  assert.equal(router.route("/").page, "search");
+  assert.equal(router.route("/dataset/").page, "dataset");
+  assert.equal(router.route("/else").page, "unknown");
+});
+
+test("parameters change alone, lists are repeated, empty ones go", () => {
+  router.go("/?text=cup&verb=cut");
+  router.setParams({ verb: ["cut", "pour"], text: "" });
+  router.setParams({ at: 0 }, { replace: true });
+  router.setParams({ at: 0 });
+  assert.deepEqual(window.history.steps, [
+    ["push", "/?text=cup&verb=cut"],
+    ["push", "/?verb=cut&verb=pour"],
+    ["replace", "/?verb=cut&verb=pour&at=0"],
+  ]);
+  assert.deepEqual(router.place.value.params.getAll("verb"), ["cut", "pour"]);
+});
+
+const SIZES = { least: 190, gap: 10, text: 46 };
+
+test("cards fill the width, and every card has its place", () => {
+  for (const width of [1, 150, 189, 390, 1150, 3840]) {
+    for (const total of [0, 1, 59, 100_000]) {
+      const { columns, cardWidth, rows } = virtual.layout(width, total, SIZES);
+      assert.ok(columns >= 1 && columns * cardWidth + (columns - 1) * SIZES.gap <= Math.max(width, 1));
+      assert.ok(rows * columns >= total && (rows - 1) * columns < Math.max(total, 1));
+    }
+  }
+});
+
+test("the rows in view cover the view, and are few", () => {
+  const grid = virtual.layout(1150, 1_000_000, SIZES);
+  for (const top of [0, 1, 777, grid.height / 2, grid.height - 700]) {
+    const [first, last] = virtual.rowsInView(top, 700, grid);
+    assert.ok(first * grid.step <= top && (last * grid.step >= top + 700 || last === grid.rows));
+    assert.ok(last - first < 12);
+  }
+  assert.deepEqual(virtual.rowsInView(0, 700, virtual.layout(1150, 0, SIZES)), [0, 0]);
+});
+
+for (const total of [1000, 5_000_000]) {
+  test(`both ends and every row of ${total} clips can be reached, and small steps are their own pixels`, () => {
+    const view = 700;
+    const grid = virtual.layout(390, total, SIZES);
+    assert.ok(grid.track <= virtual.LONGEST_PX);
+    const end = grid.track - view;
+    const start = { bar: 0, top: 0 };
+    assert.equal(virtual.follow({ bar: 50, top: 9000 }, 0, view, grid).top, 0);
+    assert.ok(Math.abs(virtual.follow(start, end, view, grid).top - (grid.height - view)) < 1);
+    assert.equal(virtual.follow(start, 120, view, grid).top, 120);
+    for (const row of [0, 1, Math.floor(grid.rows / 3), grid.rows - 1]) {
+      const top = virtual.topFor(row, 0, view, grid);
+      assert.ok(top <= row * grid.step && row * grid.step + grid.rowHeight <= top + view + 1e-6, `row ${row}`);
+      const bar = virtual.barAt(top, view, grid);
+      assert.ok(bar >= 0 && bar <= end + 1e-6);
+      const next = virtual.follow({ bar, top }, Math.round(bar), view, grid);
+      assert.ok(Math.abs(next.top - top) <= 1, `the browser rounds the bar: row ${row} stays`);
+    }
+    assert.equal(virtual.topFor(2, 2 * grid.step - 5, view, grid), 2 * grid.step - 5);
+  });
+}
+
+test("a search is the same however its address is written, and the selected hit is no part of it", () => {
+  const one = hits.searchOf(new URLSearchParams("at=9&verb=cut&text=+cup+&q.jerk=0:1&q.blur=:2&noun=&where="));
+  const two = hits.searchOf(new URLSearchParams("noun=&q.blur=:2&q.jerk=0:1&text=cup&verb=cut"));
+  assert.equal(one.toString(), two.toString());
+  assert.equal(one.get("noun"), "", "clips whose noun is unknown");
+  assert.ok(!one.has("where"));
+  assert.ok(hits.isRanked(one));
+  assert.ok(!hits.isRanked(hits.searchOf(new URLSearchParams("verb=cut"))));
+});
+
+test("pages cover the wanted hits, the middle one first", () => {
+  assert.deepEqual(hits.pagesOf(0, 30), [0]);
+  assert.deepEqual(hits.pagesOf(59, 61), [0, 60]);
+  assert.deepEqual(hits.pagesOf(90, 200), [120, 60, 180]);
+  assert.deepEqual(hits.pagesOf(60, 60), []);
+});
+
+test("hits come page by page, all of one version; what is no longer near is stopped", async () => {
+  const asked = [];
+  const stopped = [];
+  globalThis.fetch = (address, { signal }) => {
+    const url = new URL(address, "http://here/");
+    asked.push(url.searchParams);
+    const offset = Number(url.searchParams.get("offset"));
+    const list = Array.from({ length: 60 }, (_, index) => ({ clip_id: `c${offset + index}` }));
+    return new Promise((resolve, reject) => {
+      signal.addEventListener("abort", () => stopped.push(offset) && reject(new DOMException("stopped", "AbortError")));
+      setTimeout(() => resolve(new Response(JSON.stringify({ version: 7, total: 10_000, took_ms: 1, hits: list }))), 90);
+    });
+  };
+  const all = new hits.Hits(new URLSearchParams("verb=cut&verb=pour"), () => {});
+  await all.start();
+  assert.equal(all.total, 10_000);
+  assert.equal(all.at(59).clip_id, "c59");
+  assert.equal(all.at(60), undefined);
+  assert.deepEqual(asked[0].getAll("verb"), ["cut", "pour"]);
+  assert.equal(asked[0].get("facets"), "1");
+  assert.equal(asked[0].get("v"), null);
+  all.see(3000, 3030);
+  while (!all.asked.has(3000)) await new Promise((resolve) => setTimeout(resolve, 5));
+  all.see(9000, 9030);
+  while (all.asked.size || !all.at(9029)) await new Promise((resolve) => setTimeout(resolve, 5));
+  assert.ok(stopped.includes(3000) && all.at(3000) === undefined);
+  assert.equal(all.at(9029).clip_id, "c9029");
+  assert.ok(asked.slice(1).every((params) => params.get("v") === "7" && params.get("facets") === null));
+});
+
+test("an error of the server is told in its words, and no answer too", async () => {
+  globalThis.fetch = async () => new Response(JSON.stringify({ error: { problem: "no column `x`", hint: "columns: a, b" } }), { status: 400 });
+  await assert.rejects(api.get("/api/search"), { problem: "no column `x`", hint: "columns: a, b", status: 400 });
+  globalThis.fetch = async () => new Response("<h1>Bad gateway</h1>", { status: 502 });
+  await assert.rejects(api.get("/api/search"), { status: 502 });
+  globalThis.fetch = async () => Promise.reject(new TypeError("failed to fetch"));
+  await assert.rejects(api.get("/api/search"), { status: 0, problem: "the server does not answer" });
+});
+
+test("answers of one version are asked for once, others each time", async () => {
+  let count = 0;
+  globalThis.fetch = async () => new Response(JSON.stringify({ count: (count += 1) }));
+  await api.get("/api/clip", { id: "x", v: 3 });
+  assert.deepEqual(await api.get("/api/clip", { id: "x", v: 3 }), { count: 1 });
+  await api.get("/api/clip", { id: "x" });
+  assert.deepEqual(await api.get("/api/clip", { id: "x" }), { count: 3 });
+});
+
+/** The safetensors layout of `{name: [dtype, shape, typed array]}`. */
+function packed(entries, pad = "") {
+  let at = 0;
+  const header = {};
+  for (const [name, [dtype, shape, data]] of Object.entries(entries)) {
+    header[name] = { dtype, shape, data_offsets: [at, (at += data.byteLength)] };
+  }
+  const text = new TextEncoder().encode(JSON.stringify(header) + pad);
+  const buffer = new Uint8Array(8 + text.length + at);
+  new DataView(buffer.buffer).setBigUint64(0, BigInt(text.length), true);
+  buffer.set(text, 8);
+  at = 8 + text.length;
+  for (const [, , data] of Object.values(entries)) {
+    buffer.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), at);
+    at += data.byteLength;
+  }
+  return buffer.buffer;
+}
+
+test("arrays come back whole, also where they do not begin at a multiple of their size", () => {
+  const entries = {
+    mask: ["BOOL", [3], new Uint8Array([1, 0, 1])],
+    points: ["F32", [2, 2], new Float32Array([1.5, NaN, -2, 1e9])],
+    frame_s: ["F64", [2], new Float64Array([0.1, 1e-9])],
+    flags: ["I32", [1], new Int32Array([-5])],
+    none: ["F32", [0, 2], new Float32Array(0)],
+  };
+  for (const pad of ["", " ", "  ", "   ", "       "]) {
+    const read = api.readArrays(packed(entries, pad));
+    for (const [name, [dtype, shape, data]] of Object.entries(entries)) {
+      assert.deepEqual(read[name].shape, shape);
+      assert.equal(read[name].dtype, dtype);
+      assert.deepEqual([...read[name].data], [...data]);
+    }
+  }
+});
+
+test("arrays that were cut short are an error", () => {
+  const whole = packed({ points: ["F32", [4], new Float32Array(4)] });
+  for (const length of [0, 7, 12, whole.byteLength - 1]) {
+    assert.throws(() => api.readArrays(whole.slice(0, length)), { name: "Error" }, `${length} bytes`);
+  }
+  assert.throws(() => api.readArrays(packed({ x: ["BF16", [1], new Uint8Array(2)] })), /BF16/);
+});
+
+test("ranges come back from the address, open ends too", () => {
+  for (const range of [[0.25, 1], [null, -3], [0, null]]) assert.deepEqual(filters.readRange(filters.writeRange(...range)), range);
+  assert.equal(filters.writeRange(null, null), null);
+  assert.deepEqual(filters.readRange(null), [null, null]);
+  assert.deepEqual(filters.readRange("a:1"), [null, 1]);
+  assert.equal(filters.rangeWords("0:"), "at least 0");
+});
+
+test("places in a histogram and values are inverse, also where bins are of unequal width", () => {
+  const edges = [-10, 0, 0.5, 1, 40];
+  for (let place = 0; place <= 4; place += 0.125) assert.ok(Math.abs(filters.placeOf(filters.valueAt(place, edges), edges) - place) < 1e-9);
+  assert.equal(filters.placeOf(-99, edges), 0);
+  assert.equal(filters.placeOf(99, edges), 4);
+  assert.equal(filters.valueAt(4, edges), 40);
+});
+
+test("every filter is shown, can be taken away alone, and all at once", () => {
+  const params = new URLSearchParams("text=cup&verb=cut&verb=pour&q.jerk=:1&stage=hands:missing&where=a>1&at=3");
+  const found = filters.filtersOf(params);
+  assert.equal(found.length, 5);
+  assert.deepEqual(filters.dropFilter(params, found[0]), { verb: ["pour"] });
+  assert.equal(router.changed(params, filters.withoutFilters(params)).toString(), "text=cup&at=3");
+});
+
+test("bars: nothing is nothing, one of a million can be seen", () => {
+  const [none, one, all] = filters.heights([0, 1, 1_000_000], 1_000_000);
+  assert.equal(none, 0);
+  assert.ok(one >= 0.04);
+  assert.equal(all, 1);
+});
+
+test("keys: the youngest table wins, fields keep their letters, a dialog stands before all", () => {
+  const ran = [];
+  const table = (title, list, modal = false) => ({ title, modal, live: () => list });
+  const key = (name, id, more = {}) => ({ keys: [name], about: id, run: () => void ran.push(id), ...more });
+  const event = (name, more = {}) => ({ key: name, preventDefault() {}, target: null, ...more });
+  class Input extends Element {
+    tagName = "INPUT";
+    type = "text";
+    closest = () => null;
+    matches = () => false;
+  }
+  keys.tables.value = [table("site", [key("t", "theme"), key("x", "site x")]), table("page", [key("x", "page x"), key("Escape", "out", { typing: true })])];
+  keys.press(event("x"));
+  keys.press(event("t"));
+  keys.press(event("x", { target: new Input() }));
+  keys.press(event("Escape", { target: new Input() }));
+  keys.press(event("x", { ctrlKey: true }));
+  keys.tables.value = [...keys.tables.value, table("dialog", [key("Escape", "close")], true)];
+  keys.press(event("Escape"));
+  keys.press(event("t"));
+  assert.deepEqual(ran, ["page x", "theme", "out", "close"]);
+  assert.equal(keys.nameOf(event("?", { shiftKey: true })), "?");
+  assert.equal(keys.nameOf(event("ArrowLeft", { shiftKey: true })), "Shift+ArrowLeft");
+});
+
+test("words for numbers", () => {
+  assert.equal(states.count(1, "clip"), "1 clip");
+  assert.equal(states.count(1234, "clip"), "1,234 clips");
+  assert.equal(states.duration(4.21), "4.2 s");
+  assert.equal(states.duration(65), "1:05");
+  assert.equal(states.duration(3723), "1:02:03");
+  assert.equal(states.duration(null), "–");
+  assert.equal(states.short(0.123456), "0.123");
+  assert.equal(states.short(NaN), "–");
+  assert.deepEqual(card.whyOf({ parts: { motion: { score: 0.912, rank: 1 }, look: { score: null, rank: null } } }), ["motion 0.912 #1", "look –"]);
+});
