@@ -28,6 +28,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Top to bottom; rooms of one floor do not know each other. The modules beside the rooms stand where they are listed.
 FLOORS = (
     ("cli",),
+    ("web",),
     ("pipelines", "bench"),
     ("workers", "sim"),
     ("train", "skills", "ingest", "export", "synth", "draw"),
@@ -75,6 +76,10 @@ DOORS = {
     "s3fs": {"io"},
     "aiohttp": {"io"},
     "botocore": {"io"},
+    "starlette": {"web"},
+    "uvicorn": {"web"},
+    "anyio": {"web"},
+    "multipart": {"web"},
 }
 # The script that a user would write without handloom, to be measured against: it opens what it likes.
 OUTSIDERS = {
@@ -430,7 +435,7 @@ COMMANDS = {
     "search": "--db --text --clip --video --image --trajectory --from-s --to-s -k --by --weights --exact --where "
     "--stage-key --embodiment --mirror --no-mirror --no-duplicates --start-s --end-s --hz --sheet --json --help",
     "show": "CLIP --db --out --json --help",
-    "judgements": "--db --where --add --csv --json --help",
+    "serve": "--db --host --port --judge --help",
     "skill learn": "--db --name --clips --where --task --split --replace --config --set --json --help",
     "skill list": "--db --json --help",
     "skill show": "NAME --db --out --json --help",

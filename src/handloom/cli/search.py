@@ -1,4 +1,4 @@
-"""`index`, `duplicates` and `search`."""
+"""`index`, `duplicates`, `search` and `serve`."""
 
 from __future__ import annotations
 
@@ -125,3 +125,24 @@ def search(
         print(text.hit(hit))
     if hits and sheet is not None:
         say(f"wrote {sheet}")
+
+
+@app.command()
+def serve(
+    db: DbOption,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any but this machine's own loopback asks for a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any that is free.")] = 8770,
+    judge: Annotated[bool, typer.Option("--judge", help="Clips may be judged, and rejects tried again.")] = False,
+) -> None:
+    """Show the database in a browser: search, watch and judge clips."""
+    from handloom.io.remote import source_options_from
+    from handloom.web.serving import serve as pipeline
+
+    def tell(address: str) -> None:
+        say("the gallery is served until Ctrl-C; open in a browser:")
+        print(address, flush=True)
+
+    options = source_options_from(os.environ)
+    pipeline(open_db(db), host, port, judging=judge, source_options=options, tell=tell)

@@ -97,7 +97,7 @@ def cross_quality(
         placed = np.isfinite(poses).all(axis=(1, 2))
         points[placed] = to_world(points[placed], poses[placed])
         points[~placed] = np.nan
-    speed = _speeds(points, frame_s)
+    speed = palm_speeds(points, frame_s)
     residual_px, by_hand = hand_track_residuals(hands, tracks)
     camera_px, of_frame = camera_residuals(tracks, lifted, poses, camera)
     signs = _Signs(either_side(speed, len(points)), by_hand, of_frame)
@@ -238,8 +238,8 @@ def _same_place(hands: Hands) -> Mask:
     return hands.visible.all(axis=1) & (apart < SAME_PLACE * size)
 
 
-def _speeds(points: Floats, frame_s: NDArray[np.float64]) -> Floats:
-    """(T-1, 2) speed of the palm's middle between consecutive frames, m/s; NaN unknown."""
+def palm_speeds(points: Floats, frame_s: NDArray[np.float64]) -> Floats:
+    """(T-1, 2) speed of the palm's middle between consecutive frames, m/s; NaN unknown. points: (T, 2, 21, 3) m."""
     middle = points[:, :, PALM].mean(axis=2)
     return np.linalg.norm(np.diff(middle, axis=0), axis=-1) / np.maximum(np.diff(frame_s), 1e-6)[:, None]
 

@@ -29,6 +29,7 @@ IMPORTS = {
     "opencv-contrib-python": "cv2",
     "opencv-contrib-python-headless": "cv2",
     "pillow": "PIL",
+    "python-multipart": "python_multipart",
     "rerun-sdk": "rerun",
 }
 BROUGHT = {"mujoco": "metaworld"}

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +18,8 @@ _OBJECT, _SCENE = "object_", "scene"
 
 def draw_things(canvas: NDArray[np.uint8], row: dict[str, Any], index: int, scale: Floats) -> None:
     """Mark, on the image, the points of the things that hands come to or move in a frame, a colour a thing."""
+    import cv2  # poses of things are read without it
+
     radius = max(2, round(min(canvas.shape[:2]) / 150))
     for color, tracks in marked_tracks(row, index):
         for n in tracks.tolist():

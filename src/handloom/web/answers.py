@@ -1,0 +1,212 @@
+"""What the server sends: JSON, arrays as bytes, errors; and how blocking work leaves the event loop."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+import numpy as np
+from numpy.typing import NDArray
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from handloom.errors import ClipError, ConfigError, HandloomError, StoreError, with_extra
+
+Result = TypeVar("Result")
+LONGEST_S = 20.0
+"""A search that takes longer is given up: its answer, not its thread, which ends by itself."""
+MIN_GZIP_BYTES, GZIP_LEVEL = 1400, 4
+FOREVER = "private, max-age=31536000, immutable"
+
+
+class NotThere(StoreError):
+    """What is asked for is not in the database: 404."""
+
+
+class NotAllowed(ConfigError):
+    """The server was not started so that this may be done: 403."""
+
+
+class TooLarge(ConfigError):
+    """A request holds more bytes than it may: 413."""
+
+
+class TookTooLong(StoreError):
+    """Given up after `LONGEST_S`: 503."""
+
+
+STATUS = (
+    (NotThere, 404),
+    (NotAllowed, 403),
+    (TooLarge, 413),
+    (ConfigError, 400),
+    (ClipError, 404),
+    (StoreError, 503),
+    (HandloomError, 500),
+)
+
+
+async def blocking(work: Callable[..., Result], *args: Any, limit_s: float | None = LONGEST_S, **more: Any) -> Result:
+    """`work(*args, **more)` in a thread. Raises TookTooLong after `limit_s`; None: it may take any time."""
+    with anyio.move_on_after(limit_s):
+        return await anyio.to_thread.run_sync(partial(work, *args, **more), abandon_on_cancel=limit_s is not None)
+    raise TookTooLong(
+        f"given up after {limit_s:g} s",
+        "narrow it: choose a dataset or another filter, or fewer words; `handloom index --db DB` builds what makes "
+        "searches fast",
+    )
+
+
+def plain(value: Any) -> Any:
+    """The value with lists, dicts, numbers and text alone: NaN and infinity are null, numpy's arrays lists."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(one) for one in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, bytes):
+        return None
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def json_answer(request: Request, values: Mapping[str, Any], status: int = 200) -> Response:
+    """Values as JSON, compressed where the browser takes that."""
+    body = json.dumps(plain(values), ensure_ascii=False, separators=(",", ":")).encode()
+    return bytes_answer(request, body, "application/json", status, compress=True)
+
+
+def bytes_answer(
+    request: Request,
+    body: bytes,
+    media_type: str,
+    status: int = 200,
+    *,
+    compress: bool = False,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Bytes with the cache's rules: an address with `v` never changes; others are asked for again, by their ETag."""
+    pinned = bool(request.query_params.get("v")) and status == 200
+    told = {"Cache-Control": FOREVER if pinned else "no-cache", **(headers or {})}
+    if status == 200 and request.method in ("GET", "HEAD"):
+        told["ETag"] = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+        if told["ETag"] in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=told)
+    if compress and len(body) >= MIN_GZIP_BYTES and "gzip" in request.headers.get("accept-encoding", ""):
+        body = gzip.compress(body, GZIP_LEVEL, mtime=0)
+        told["Content-Encoding"] = "gzip"
+    if compress:
+        told["Vary"] = "Accept-Encoding"
+    return Response(body, status, told, media_type)
+
+
+DTYPES = {"f2": "F32", "f4": "F32", "f8": "F64", "b1": "BOOL", "u1": "U8", "i1": "I32", "i2": "I32", "i4": "I32"}
+STORED_AS = {"F32": "<f4", "F64": "<f8", "BOOL": "|b1", "U8": "|u1", "I32": "<i4"}
+
+
+def packed(arrays: Mapping[str, NDArray[Any] | bytes]) -> bytes:
+    """Arrays in the layout of safetensors: the header's length (8 bytes, little-endian), the header in JSON, values.
+
+    float16 and small integers are widened, as browsers have no arrays of them or of 64-bit integers; bytes are U8.
+    """
+    header: dict[str, Any] = {}
+    parts: list[bytes] = []
+    at = 0
+    for name, values in arrays.items():
+        array = np.frombuffer(values, np.uint8) if isinstance(values, bytes) else values
+        kind = DTYPES.get(f"{array.dtype.kind}{array.dtype.itemsize}", "I32" if array.dtype.kind in "iu" else "F64")
+        part = values if isinstance(values, bytes) else np.ascontiguousarray(array, STORED_AS[kind]).tobytes()
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [at, at + len(part)]}
+        parts.append(part)
+        at += len(part)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that values of 8 bytes lie where a browser can map them
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
+
+
+def error_answer(request: Request, problem: str, hint: str, status: int) -> Response:
+    return json_answer(request, {"error": {"problem": problem, "hint": hint}}, status)
+
+
+def handloom_error(request: Request, error: Exception) -> Response:
+    """An error that handloom raises on purpose."""
+    problem, hint = getattr(error, "problem", str(error)), getattr(error, "hint", "")
+    return error_answer(request, problem, hint, next(code for kind, code in STATUS if isinstance(error, kind)))
+
+
+def http_error(request: Request, error: Exception) -> Response:
+    """An address that does not exist, or another method."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    hint = "docs/gallery.md has the addresses" if status in (404, 405) else ""
+    detail = error.detail if isinstance(error, HTTPException) else ""
+    return error_answer(request, f"{request.method} {request.url.path}: {detail}", hint, status)
+
+
+def missing_package(request: Request, error: Exception) -> Response:
+    """A part of handloom that is not installed where the server runs."""
+    from handloom.pipelines.doctor import extra_of
+
+    name = (getattr(error, "name", None) or str(error)).split(".")[0]
+    extra = extra_of(name)
+    hint = with_extra(extra) if extra else f"pip install {name}"
+    return error_answer(request, f"this needs the package {name}, which is not installed beside the server", hint, 501)
+
+
+def bug(request: Request, error: Exception) -> Response:
+    """Anything else: the trace is in the server's log."""
+    problem = f"an error in handloom itself: {type(error).__name__}"
+    return error_answer(request, problem, "the terminal of `handloom serve` shows where", 500)
+
+
+def whole_number(text: str | None, name: str, default: int, least: int, most: int) -> int:
+    """A number of the address. Raises ConfigError for no number, or one out of its bounds."""
+    if text is None or text == "":
+        return default
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if not least <= value <= most:
+        raise ConfigError(f"{name}={text!r}", f"expected a whole number from {least} to {most}")
+    return value
+
+
+def number(text: str | None, name: str) -> float | None:
+    """A number of the address; None if it is not there. Raises ConfigError for anything that is no finite number."""
+    if text is None or text == "":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ConfigError(f"{name}={text!r}", "expected a number")
+    return value
+
+
+def asked_version(request: Request) -> int | None:
+    """`v` of the address: a version of `clips`; None: the newest."""
+    text = request.query_params.get("v")
+    return None if not text else whole_number(text, "v", 0, 0, 1 << 62)
+
+
+def asked_id(request: Request, name: str = "id") -> str:
+    """The id of a clip in the address. Raises ConfigError if there is none."""
+    text = request.query_params.get(name, "")
+    if not text or len(text) > 4096:
+        raise ConfigError(
+            f"{name} is {'empty' if not text else 'too long'}", f"?{name}=ID, as the search page gives it"
+        )
+    return text

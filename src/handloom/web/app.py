@@ -1,0 +1,95 @@
+"""The gallery's server: which address is answered by what."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+import pyarrow.compute as pc
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from handloom import __version__
+from handloom.errors import HandloomError
+from handloom.schemas.tables.embeddings import embedding_columns
+from handloom.schemas.tables.robot import TABLE as EPISODES
+from handloom.store.filters import stages_of
+from handloom.store.search.index import TEXT_COLUMNS
+from handloom.web import clips, media, searching
+from handloom.web.access import LOOPBACK, Access
+from handloom.web.answers import NotThere, blocking, bug, handloom_error, http_error, json_answer, missing_package
+from handloom.web.catalogue import FACETS
+from handloom.web.gallery import Gallery
+
+STATIC = Path(__file__).parent / "static"
+THREADS = 8
+PAGES = ("/", "/clip", "/clip/{rest:path}", "/dataset", "/episodes", "/episode", "/episode/{rest:path}")
+"""Addresses of pages: all are one file, whose scripts read the address."""
+PARTS: tuple[Callable[[Gallery], list[Route]], ...] = (searching.routes, clips.routes, media.routes)
+
+
+def about(gallery: Gallery) -> dict[str, Any]:
+    """What a page knows before it asks for anything."""
+    catalogue = gallery.catalogue()
+
+    def counts() -> dict[str, Any]:
+        names = ("clip_list", EPISODES)
+        listed, episodes = (gallery.db.count(name) for name in names)
+        return {"num_listed": listed, "episodes": episodes, "num_rejects": gallery.db.rejects().num_rows}
+
+    seconds = catalogue.rows.column("duration_s") if "duration_s" in catalogue.rows.column_names else None
+    hours = (pc.sum(seconds).as_py() or 0.0) / 3600 if seconds is not None else 0.0
+    words = [name for name in TEXT_COLUMNS if name in catalogue.rows.column_names]
+    return {
+        "version": catalogue.version,
+        "uri": gallery.db.uri,
+        "num_clips": catalogue.num_clips,
+        **gallery.short("counts", counts),
+        "hours": hours,
+        "judging": gallery.judging,
+        "handloom": __version__,
+        "embeddings": list(embedding_columns(catalogue.schema)),
+        "texts": any(catalogue.rows.column(name).null_count < catalogue.num_clips for name in words),
+        "columns": [*FACETS, *catalogue.numbers],
+        "stages": stages_of(catalogue.schema),
+    }
+
+
+def make_app(gallery: Gallery, hosts: frozenset[str] = LOOPBACK, token: str | None = None) -> Starlette:
+    """The server of one gallery, which the app closes when it ends. hosts, token: see `handloom.web.access.Access`."""
+
+    async def tell(request: Request) -> Response:
+        return json_answer(request, await blocking(about, gallery))
+
+    async def page(request: Request) -> Response:
+        if not (STATIC / "index.html").is_file():
+            raise NotThere("the pages are not installed: static/index.html is missing", "install handloom again")
+        return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+
+    @asynccontextmanager
+    async def running(app: Starlette) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+        yield
+        gallery.close()
+
+    routes: list[BaseRoute] = [Route("/api/about", tell), *(Route(path, page) for path in PAGES)]
+    for part in PARTS:
+        routes += part(gallery)
+    routes.append(Mount("/static", GZipMiddleware(StaticFiles(directory=STATIC), minimum_size=1400), name="static"))
+    errors: dict[Any, Any] = {
+        HandloomError: handloom_error,
+        HTTPException: http_error,
+        ModuleNotFoundError: missing_package,
+        Exception: bug,
+    }
+    guard = Middleware(Access, hosts=hosts, token=token)
+    return Starlette(routes=routes, middleware=[guard], exception_handlers=errors, lifespan=running)

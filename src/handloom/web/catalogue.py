@@ -1,0 +1,399 @@
+"""All clips of one version of `clips` in memory, as far as lists need them: filters, counts, distributions, order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from handloom.api import Database
+from handloom.errors import ConfigError, StoreError
+from handloom.schemas.tables.arrow import QUALITY_FIELDS
+from handloom.schemas.tables.stage_columns import key_column
+from handloom.store.filters import clause, filtered, in_list, stages_of
+from handloom.store.location import lance_errors
+from handloom.store.retry import past_lost_indexes
+from handloom.web.answers import NotThere
+
+COLUMNS = (
+    *("clip_id", "dataset", "video_id", "start_s", "end_s", "duration_s", "num_frames", "width", "height"),
+    *("narration", "verb", "noun", "participant", "hand_left", "hand_right", "world_scale", "run_key"),
+)
+WORDS = ("dataset", "verb", "noun", "participant")
+"""Facets that are columns of text."""
+FACETS = (*WORDS, "hand", "scale", "flag")
+HANDS = ("none", "left", "right", "both")
+FLAGS = ("none", "good", "bad")
+NUMBERS = ("duration_s", "num_frames")
+"""Beside `quality`, what may be a range and sorts."""
+MOST_VALUES = 50
+BINS = 24
+STATES = ("current", "outdated", "missing", "rejected")
+MOST_IDS = 20_000
+Mask = NDArray[np.bool_]
+UNKNOWN_BIN = 255
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What is chosen. chosen: values by facet, "" stands for null. ranges: (least, most) by number, None is open.
+    where: SQL. stages: (stage, one of `STATES`)."""
+
+    chosen: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    where: str | None = None
+    stages: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known outside of `clips`. verdicts: by clip. keys: today's, by stage. rejected: clips by stage."""
+
+    verdicts: Mapping[str, str]
+    keys: Callable[[], Mapping[str, str | None]]
+    rejected: Callable[[str], frozenset[str]]
+
+
+class Catalogue:
+    """The clips of one version, by their place in the table. Columns that few look at are read when first asked for."""
+
+    def __init__(self, db: Database, table: Any) -> None:
+        self.db, self.table = db, table
+        self.version: int | None = None if table is None else table.version
+        self.schema = pa.schema([]) if table is None else table.schema
+        self._lock = threading.Lock()
+        self._orders: dict[str, NDArray[np.int64]] = {}
+        self._masks: dict[str, Mask] = {}
+        self._more: dict[str, pa.ChunkedArray] = {}
+        self._flags: tuple[Mapping[str, str], NDArray[np.int32]] | None = None
+        columns = [name for name in (*COLUMNS, "quality") if name in self.schema.names]
+        rows = pa.table({}) if table is None else self._read(columns, with_row_id=True)
+        self.num_clips = rows.num_rows
+        self.row_ids = np.empty(0, np.uint64) if table is None else rows.column("_rowid").to_numpy()
+        self.numbers = {name: _floats(rows.column(name)) for name in NUMBERS if name in rows.column_names}
+        if "quality" in rows.column_names:
+            struct = rows.column("quality").combine_chunks()
+            names = [part.name for part in struct.type]
+            self.numbers |= {name: _floats(pc.struct_field(struct, name)) for name in QUALITY_FIELDS if name in names}
+        kept = [name for name in COLUMNS if name in rows.column_names]
+        self.rows = rows.select(kept).combine_chunks() if kept else rows
+        self.codes = {name: _encoded(self.rows.column(name)) for name in WORDS if name in kept}
+        if table is not None:
+            left, right = (self.rows.column(f"hand_{side}").to_numpy().astype(np.int32) for side in ("left", "right"))
+            self.codes["hand"] = (left + 2 * right, list(HANDS))
+            if "world_scale" in kept:
+                self.codes["scale"] = _encoded(self.rows.column("world_scale"))
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The place of each clip."""
+        ids = self.rows.column("clip_id").to_pylist() if self.num_clips else []
+        return {clip_id: place for place, clip_id in enumerate(ids)}
+
+    def place(self, clip_id: str) -> int:
+        """The place of one clip. Raises NotThere, which says why it has no row."""
+        found = self.places.get(clip_id)
+        if found is None:
+            raise self._absent(clip_id)
+        return found
+
+    def _absent(self, clip_id: str) -> NotThere:
+        try:
+            self.db.row(clip_id, ["clip_id"], self.version)
+        except StoreError as error:
+            return NotThere(error.problem, error.hint)
+        return NotThere(f"clip {clip_id} came with a later version than {self.version}", "load the page again")
+
+    def facts(self, places: Sequence[int] | NDArray[np.int64]) -> list[dict[str, Any]]:
+        """What lists show of some clips."""
+        rows = self.rows.take(pa.array(places, pa.int64())).to_pylist() if len(places) else []
+        for row in rows:
+            row.pop("run_key", None)
+        return rows
+
+    def _read(self, columns: Sequence[str], with_row_id: bool = False) -> pa.Table:
+        with lance_errors("read table clips", self.table.uri):
+            return self.table.to_table(columns=list(columns), with_row_id=with_row_id)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A small column of all clips, kept. Null where the table lacks it."""
+        with self._lock:
+            if name not in self._more:
+                absent = pa.chunked_array([pa.nulls(self.num_clips)])
+                self._more[name] = self._read([name]).column(0) if name in self.schema.names else absent
+            return self._more[name]
+
+    # Filters
+
+    def flag_codes(self, verdicts: Mapping[str, str]) -> NDArray[np.int32]:
+        """(n,) places in `FLAGS`."""
+        kept = self._flags
+        if kept is None or kept[0] is not verdicts:
+            codes = np.zeros(self.num_clips, np.int32)
+            for clip_id, verdict in verdicts.items():
+                place = self.places.get(clip_id)
+                if place is not None and verdict in FLAGS:
+                    codes[place] = FLAGS.index(verdict)
+            kept = self._flags = (verdicts, codes)
+        return kept[1]
+
+    def _facet(self, name: str, known: Known) -> tuple[NDArray[np.int32], list[str]]:
+        if name == "flag":
+            return self.flag_codes(known.verdicts), list(FLAGS)
+        return self.codes.get(name, (np.full(self.num_clips, -1, np.int32), []))
+
+    def masks(self, filters: Filters, known: Known) -> dict[str, Mask]:
+        """A mask of the clips that pass, by part of the filters: a facet's name, `q.NAME`, `where`, `stage`.
+
+        Raises ConfigError for an unknown number, stage or state, and for SQL that cannot be used.
+        """
+        found = {}
+        for name, values in filters.chosen.items():
+            codes, words = self._facet(name, known)
+            at = {word: code for code, word in enumerate(words)}
+            found[name] = np.isin(codes, [-1 if value == "" else at.get(value, -2) for value in values])
+        for name, (least, most) in filters.ranges.items():
+            values_of = self._number(name)
+            mask = ~np.isnan(values_of)
+            mask &= True if least is None else values_of >= np.float32(least)
+            found[f"q.{name}"] = mask & (True if most is None else values_of <= np.float32(most))
+        if filters.where is not None:
+            found["where"] = self._passing(filters.where)
+        for stage, state in filters.stages:
+            mask = self._in_state(stage, state, known)
+            found["stage"] = found["stage"] & mask if "stage" in found else mask
+        return found
+
+    def _number(self, name: str) -> NDArray[np.float32]:
+        if name in self.numbers:
+            return self.numbers[name]
+        if not self.num_clips:
+            return np.empty(0, np.float32)
+        raise ConfigError(f"there is no number {name!r}", f"expected one of: {', '.join(self.numbers)}")
+
+    def _passing(self, where: str) -> Mask:
+        """The clips that pass an SQL filter; the last filters are kept."""
+        condition = clause(where)
+        with self._lock:
+            kept = self._masks.get(where)
+        if kept is not None or self.table is None:
+            return np.zeros(self.num_clips, np.bool_) if kept is None else kept
+        with lance_errors("filter table clips", self.table.uri), filtered(where, self.table):
+
+            def read(use_indexes: bool) -> pa.Table:
+                scan = self.table.scanner(columns=[], filter=condition, with_row_id=True, use_scalar_index=use_indexes)
+                return scan.to_table()
+
+            ids = past_lost_indexes(self.table.uri, read).column("_rowid").to_numpy()
+        mask = np.isin(self.row_ids, ids)
+        with self._lock:
+            while len(self._masks) >= 16:
+                self._masks.pop(next(iter(self._masks)))
+            self._masks[where] = mask
+        return mask
+
+    def _check_stage(self, stage: str, state: str) -> None:
+        stages = stages_of(self.schema)
+        if self.num_clips and stage not in stages:
+            raise ConfigError(f"there is no stage {stage!r}", f"expected one of: {', '.join(stages)}")
+        if state not in STATES:
+            raise ConfigError(f"stage={stage}:{state}", f"expected {stage}: and one of {', '.join(STATES)}")
+
+    def _in_state(self, stage: str, state: str, known: Known) -> Mask:
+        self._check_stage(stage, state)
+        if state == "rejected":
+            mask = np.zeros(self.num_clips, np.bool_)
+            mask[[self.places[one] for one in known.rejected(stage) if one in self.places]] = True
+            return mask
+        keys = self.column(key_column(stage))
+        missing = keys.is_null().to_numpy()
+        if state == "missing":
+            return missing
+        key = known.keys().get(stage)
+        same = np.zeros(self.num_clips, np.bool_)
+        if key is not None:
+            same = pc.fill_null(pc.equal(keys, key), False).to_numpy()
+        return same if state == "current" else ~missing & ~same
+
+    def sql(self, filters: Filters, known: Known) -> str | None:
+        """The filters as one SQL filter, for searches that rank; None: all pass. Raises ConfigError as `masks`."""
+        parts = [] if filters.where is None else [clause(filters.where) or "true"]
+        for name, values in filters.chosen.items():
+            parts.append(self._chosen_sql(name, values, known))
+        for name, (least, most) in filters.ranges.items():
+            self._number(name)
+            column = name if name in NUMBERS else f"quality.{name}"
+            bounds = [f"{column} >= {least!r}"] if least is not None else []
+            bounds += [f"{column} <= {most!r}"] if most is not None else []
+            parts.append(" AND ".join(bounds) or f"{column} IS NOT NULL")
+        for stage, state in filters.stages:
+            parts.append(self._stage_sql(stage, state, known))
+        return " AND ".join(f"({part})" for part in parts) or None
+
+    def _chosen_sql(self, name: str, values: Iterable[str], known: Known) -> str:
+        if name == "hand":
+            cases = {
+                "none": "NOT hand_left AND NOT hand_right",
+                "left": "hand_left AND NOT hand_right",
+                "right": "hand_right AND NOT hand_left",
+                "both": "hand_left AND hand_right",
+            }
+            return " OR ".join(f"({cases[value]})" for value in values if value in cases) or "false"
+        if name == "flag":
+            ids = {flag: [one for one, said in known.verdicts.items() if said == flag] for flag in ("good", "bad")}
+            asked = [_ids_sql(ids[value]) for value in values if value in ids]
+            if "none" in values:
+                asked.append(f"NOT ({_ids_sql([*ids['good'], *ids['bad']])})")
+            return " OR ".join(asked) or "false"
+        column = "world_scale" if name == "scale" else name
+        some = in_list(column, [value for value in values if value])
+        return f"{some} OR {column} IS NULL" if "" in values else some
+
+    def _stage_sql(self, stage: str, state: str, known: Known) -> str:
+        self._check_stage(stage, state)
+        if state == "rejected":
+            return _ids_sql(known.rejected(stage))
+        column = f"`{key_column(stage)}`"
+        if state == "missing":
+            return f"{column} IS NULL"
+        key = known.keys().get(stage)
+        same = "false" if key is None else in_list(column, [key])
+        return same if state == "current" else f"{column} IS NOT NULL AND NOT ({same})"
+
+    # Counts
+
+    def facets(self, masks: Mapping[str, Mask], known: Known, within: Mask | None = None) -> dict[str, list[list[Any]]]:
+        """`[[value, count], ...]` of each facet, the most frequent first. A facet's own choice does not count.
+
+        within: of these clips alone.
+        """
+        told = {}
+        for name in FACETS:
+            passing = self.passing({part: mask for part, mask in masks.items() if part != name}, within)
+            codes, words = self._facet(name, known)
+            counts = np.bincount(codes[passing] + 1, minlength=len(words) + 1)
+            order = np.argsort(-counts, kind="stable")[:MOST_VALUES]
+            values = [None, *words]
+            told[name] = [[values[place], int(counts[place])] for place in order if counts[place]]
+        return told
+
+    def passing(self, masks: Mapping[str, Mask], within: Mask | None = None) -> Mask:
+        """The clips that pass all masks."""
+        found = np.ones(self.num_clips, np.bool_) if within is None else within.copy()
+        for mask in masks.values():
+            found &= mask
+        return found
+
+    def histograms(self, masks: Mapping[str, Mask], within: Mask | None = None) -> dict[str, dict[str, Any]]:
+        """The distribution of each number: over all clips (`all`), and over those that pass, but for its own range."""
+        told = {}
+        passing = self.passing(masks, within)
+        for name, (edges, bins, everyone) in self._binned.items():
+            own = f"q.{name}"
+            mask = passing
+            if own in masks:
+                mask = self.passing({part: one for part, one in masks.items() if part != own}, within)
+            counts = np.bincount(bins[mask], minlength=256)
+            told[name] = {
+                "edges": edges,
+                "counts": counts[:BINS].tolist(),
+                "all": everyone,
+                "unknown": int(counts[UNKNOWN_BIN]),
+            }
+        return told
+
+    @cached_property
+    def _binned(self) -> dict[str, tuple[list[float], NDArray[np.uint8], list[int]]]:
+        """Of each number (edges of its bins, the bin of each clip, how many clips are in each bin).
+
+        Bins are equally wide between the 1st and the 99th percentile; the first and the last hold what lies beyond, and
+        their outer edges are the least and the largest value.
+        """
+        found = {}
+        for name, values in self.numbers.items():
+            known = ~np.isnan(values)
+            bins = np.full(self.num_clips, UNKNOWN_BIN, np.uint8)
+            edges = np.zeros(BINS + 1)
+            if known.any():
+                low, high = np.percentile(values[known], (1, 99))
+                high = high if high > low else low + 1
+                edges = np.linspace(low, high, BINS + 1)
+                bins[known] = np.clip(np.digitize(values[known], edges[1:-1]), 0, BINS - 1)
+                edges[0] = min(edges[0], float(values[known].min()))
+                edges[-1] = max(edges[-1], float(values[known].max()))
+            everyone = np.bincount(bins, minlength=256)[:BINS].tolist()
+            found[name] = (edges.tolist(), bins, everyone)
+        return found
+
+    def share_below(self, name: str, value: float | None) -> float | None:
+        """The share of the clips with a smaller value, 0 to 1; half of those with an equal one count. None: unknown."""
+        values = self._sorted.get(name)
+        if value is None or values is None or not len(values) or np.isnan(value):
+            return None
+        sides = (np.searchsorted(values, np.float32(value), side) for side in ("left", "right"))
+        return float(sum(sides) / 2 / len(values))
+
+    @cached_property
+    def _sorted(self) -> dict[str, NDArray[np.float32]]:
+        return {name: np.sort(values[~np.isnan(values)]) for name, values in self.numbers.items()}
+
+    # Order
+
+    def order(self, sort: str) -> NDArray[np.int64]:
+        """The places of all clips in an order: `NAME`, `-NAME` of a number or `clip_id`, `random:SEED`, "" as stored.
+
+        Unknown numbers come last. Raises ConfigError for another word.
+        """
+        with self._lock:
+            if sort in self._orders:
+                return self._orders[sort]
+        order = self._ordered(sort)
+        with self._lock:
+            while len(self._orders) >= 8:
+                self._orders.pop(next(iter(self._orders)))
+            self._orders[sort] = order
+        return order
+
+    def _ordered(self, sort: str) -> NDArray[np.int64]:
+        if not sort or not self.num_clips:
+            return np.arange(self.num_clips)
+        if sort.startswith("random:"):
+            seed = [ord(letter) for letter in sort.removeprefix("random:")[:64]]
+            return np.random.default_rng([0, *seed]).permutation(self.num_clips)
+        name, down = sort.removeprefix("-"), sort.startswith("-")
+        if name == "clip_id":
+            order = pc.sort_indices(self.rows.column(name), sort_keys=[("", "descending" if down else "ascending")])
+            return order.to_numpy().astype(np.int64)
+        values = self.numbers.get(name)
+        if values is None:
+            names = ", ".join(["clip_id", "random:SEED", *self.numbers])
+            raise ConfigError(f"sort={sort!r}", f"expected one of these, or with - before it: {names}")
+        return np.argsort(-values if down else values, kind="stable")
+
+
+def _floats(column: pa.ChunkedArray | pa.Array) -> NDArray[np.float32]:
+    """(n,) float32, NaN for null."""
+    return column.cast(pa.float32()).to_numpy(zero_copy_only=False) if len(column) else np.empty(0, np.float32)
+
+
+def _encoded(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], list[str]]:
+    """(n,) places in the list of values, -1 for null; the list."""
+    coded = column.combine_chunks().dictionary_encode()
+    coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
+    codes = pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int32)
+    return codes, coded.dictionary.to_pylist()
+
+
+def _ids_sql(ids: Iterable[str]) -> str:
+    listed = list(ids)
+    if len(listed) > MOST_IDS:
+        problem = f"{len(listed)} clips are in the filter of a search, at most {MOST_IDS} can be"
+        raise ConfigError(problem, "search without this filter")
+    return in_list("clip_id", listed)

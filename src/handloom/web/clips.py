@@ -1,0 +1,228 @@
+"""The clip page: what is known of one clip as JSON, and its arrays."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from handloom.draw.segments.listed import judged_text, segments_dict
+from handloom.draw.segments.things import color_of, moved_things
+from handloom.errors import ConfigError, HandloomError
+from handloom.geometry.cross_quality import palm_speeds
+from handloom.io.addresses import is_remote, local_path
+from handloom.schemas.clip import camera_label
+from handloom.schemas.tables.arrow import CLIP_LIST, QUALITY_FIELDS
+from handloom.schemas.tables.frame_flags import FLAGS, FrameFlag
+from handloom.schemas.tables.stage_columns import caption_columns, key_column
+from handloom.store.filters import quoted, stages_of
+from handloom.store.runs.runs import list_runs
+from handloom.web.answers import asked_id, asked_version, blocking, bytes_answer, json_answer, packed
+from handloom.web.gallery import Gallery
+from handloom.web.media import why_not_played
+
+UNITS = {"_px": "px", "_mm": "mm", "_m_s": "m/s", "_m": "m", "_s": "s"}
+SPEED, THINGS, BOXES = "hand_speed_m_s", "things", "things_box_m"
+IN_SEGMENTS = ("start_frame", "end_frame", "master", "slave", "keyframes", "object_tracks")
+FACTS = tuple(name for name in CLIP_LIST.names if name not in ("camera", "hand"))
+
+
+def unit_of(name: str) -> str | None:
+    """The unit at the end of a number's name."""
+    return next((unit for end, unit in UNITS.items() if name.endswith(end)), None)
+
+
+def speeds_of(row: Mapping[str, Any]) -> NDArray[np.float32] | None:
+    """(T, 2) m/s of each palm from the frame before, NaN in the first frame and where unknown; in the world where the
+    path is in metres, else in the camera's frame. None without hands in metres."""
+    in_world = row.get("world_scale") == "metric" and row.get("hand_keypoints_world_m") is not None
+    points = row.get("hand_keypoints_world_m" if in_world else "hand_keypoints_cam_m")
+    if points is None or not len(points):
+        return None
+    speeds = palm_speeds(points.astype(np.float64), np.asarray(row["frame_s"], np.float64))
+    return np.concatenate([np.full((1, 2), np.nan), speeds]).astype(np.float32)
+
+
+def arrays_of(row: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """All arrays of a row by the name of their column, with the palms' speeds, and poses and boxes of held things."""
+    found = {name: one for name, one in row.items() if isinstance(one, np.ndarray) and one.dtype.kind in "fiub"}
+    if (speeds := speeds_of(row)) is not None:
+        found[SPEED] = speeds
+    if things := moved_things(dict(row)):
+        found[THINGS] = np.stack([one.poses for one in things]).astype(np.float32)
+        found[BOXES] = np.stack([one.box_m for one in things]).astype(np.float32)
+    return found
+
+
+def flags_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each flag that some frame has: its name, its meaning, and the frames."""
+    flags = row.get("frame_flags")
+    if flags is None:
+        return []
+    found = []
+    for name, about in FLAGS.items():
+        frames = np.flatnonzero(np.asarray(flags) & FrameFlag[name].value)
+        if len(frames):
+            found.append({"name": name, "about": about, "frames": frames.tolist()})
+    return found
+
+
+def segments_of(row: dict[str, Any]) -> tuple[list[dict[str, Any]] | None, str | None]:
+    """The segments, with their frames; and what to say of them. None: nothing is known."""
+    told = segments_dict(row)["segments"]
+    if told is None:
+        return None, None
+    more = [{name: one.get(name) for name in IN_SEGMENTS} for one in row["segments"]]
+    return [one | extra for one, extra in zip(told, more, strict=True)], judged_text(row)
+
+
+def size_of(jpeg: bytes) -> list[int] | None:
+    """[width, height] of an image; None if it is none."""
+    try:
+        with Image.open(io.BytesIO(jpeg)) as image:
+            return [image.width, image.height]
+    except (UnidentifiedImageError, OSError):
+        return None
+
+
+class Clips:
+    """Single clips of a gallery."""
+
+    def __init__(self, gallery: Gallery) -> None:
+        self._gallery = gallery
+
+    def told(self, clip_id: str, version: int | None) -> dict[str, Any]:
+        """All of `/api/clip`. Raises NotThere for a clip without a row."""
+        gallery = self._gallery
+        catalogue = gallery.catalogue(version)
+        row, frames = gallery.row(clip_id, catalogue.version), gallery.frames(clip_id, catalogue.version)
+        segments, judged = segments_of(row)
+        poses = row.get("world_from_camera")
+        return {
+            "version": catalogue.version,
+            "clip_id": clip_id,
+            "facts": {name: row.get(name) for name in FACTS},
+            "frame_s": row["frame_s"],
+            "size": size_of(frames[0]) if frames else None,
+            "source": [row["width"], row["height"]],
+            "fps": row["fps"],
+            "codec": row["codec"],
+            "duration_s": row.get("duration_s"),
+            "num_frames": row["num_frames"],
+            "video_notes": row.get("video_notes"),
+            "camera": {
+                "given": camera_label(row.get("camera")),
+                "source": row.get("camera_source"),
+                "scale": row.get("world_scale"),
+                "focal_sigma": row.get("camera_focal_sigma"),
+                "model": row.get("camera_model"),
+                "preset": row.get("camera_preset"),
+                "path_source": row.get("camera_path_source"),
+                "path_reason": row.get("camera_path_reason"),
+                "poses": None if poses is None else int(np.isfinite(poses[:, 0, 0]).sum()),
+            },
+            "quality": self._quality(catalogue, row),
+            "segments": segments,
+            "segments_judged": judged,
+            "flags": flags_of(row),
+            "stages": self._stages(catalogue.schema, row),
+            "run": self._run(row.get("run_key")),
+            "video": self._video(clip_id, row),
+            "frames": bool(frames),
+            "arrays": list(arrays_of(row)),
+            "things": [{"name": one.name, "color": color_of(one.name)} for one in moved_things(row)],
+            "captions": {name: row.get(name) for name in caption_columns(catalogue.schema)},
+            "python": self._python(clip_id, catalogue.version),
+            "judgement": self._judgement(clip_id),
+            "licence": row.get("licence"),
+            "host": row.get("host"),
+        }
+
+    def arrays(self, clip_id: str, version: int | None, names: list[str]) -> bytes:
+        """Some arrays, packed. Raises ConfigError for a name that the row has no array of."""
+        there = arrays_of(self._gallery.row(clip_id, version))
+        unknown = [name for name in names if name not in there]
+        if unknown:
+            raise ConfigError(f"clip {clip_id} has no array {', '.join(unknown)}", f"it has {', '.join(there)}")
+        return packed({name: there[name] for name in names or there})
+
+    def _quality(self, catalogue: Any, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+        values = row.get("quality") or {}
+        return [
+            {
+                "name": name,
+                "value": values.get(name),
+                "unit": unit_of(name),
+                "place": catalogue.share_below(name, values.get(name)),
+                "about": about,
+            }
+            for name, about in QUALITY_FIELDS.items()
+        ]
+
+    def _stages(self, schema: Any, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The key of each stage in the row, and whether it is today's; null where that cannot be told."""
+        try:
+            today: Mapping[str, str | None] = self._gallery.keys()
+        except HandloomError:  # settings that cannot be used here: the keys of the row are true all the same
+            today = {}
+        told = []
+        for name in stages_of(schema):
+            key, now = row.get(key_column(name)), today.get(name)
+            told.append({"name": name, "key": key, "current": None if now is None else key == now})
+        return told
+
+    def _run(self, run_key: str | None) -> dict[str, Any]:
+        runs = self._gallery.short("runs", lambda: list_runs(self._gallery.db))
+        last = next((run for run in reversed(runs) if run.run_key == run_key), None)
+        return {
+            "run_key": run_key,
+            "settings": json.loads(last.settings) if last else None,
+            "at": last.started_at if last else None,
+        }
+
+    def _video(self, clip_id: str, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Whether the page may play the clip's video, from where, or why not. `video_uri` says where it came from."""
+        why = why_not_played(row)
+        if why is None and not is_remote(row["video_uri"]) and not Path(local_path(row["video_uri"])).is_file():
+            why = f"the video is gone: there is no file at {row['video_uri']}"
+        if why is None:
+            return {"playable": True, "url": f"/media/video?id={quote(clip_id, safe='')}", "why": ""}
+        return {"playable": False, "url": None, "why": why}
+
+    def _python(self, clip_id: str, version: int | None) -> str:
+        uri = self._gallery.db.uri
+        return (
+            "import handloom\n"
+            "from handloom.schemas.tables.row import row_arrays\n\n"
+            f"db = handloom.open({uri!r})\n"
+            f"row = row_arrays(db.row({clip_id!r}, version={version}))\n"
+        )
+
+    def _judgement(self, clip_id: str) -> dict[str, Any] | None:
+        found = self._gallery.db.read("judgements", where=f"clip_id = {quoted(clip_id)}").to_pylist()
+        return found[0] if found else None
+
+
+def routes(gallery: Gallery) -> list[Route]:
+    """`/api/clip` and `/api/arrays`."""
+    clips = Clips(gallery)
+
+    async def clip(request: Request) -> Response:
+        return json_answer(request, await blocking(clips.told, asked_id(request), asked_version(request)))
+
+    async def arrays(request: Request) -> Response:
+        names = [name for name in request.query_params.get("names", "").split(",") if name]
+        data = await blocking(clips.arrays, asked_id(request), asked_version(request), names)
+        return bytes_answer(request, data, "application/octet-stream")
+
+    return [Route("/api/clip", clip), Route("/api/arrays", arrays)]

@@ -1,0 +1,316 @@
+"""The search page: a query to clips in order, with counts beside them; uploads to search by."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from starlette.background import BackgroundTask
+from starlette.datastructures import QueryParams, UploadFile
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from handloom.errors import ConfigError
+from handloom.io.listing import VIDEO_EXTENSIONS
+from handloom.store.search.results import Hits
+from handloom.web.answers import LONGEST_S, NotThere, asked_version, blocking, json_answer, number, whole_number
+from handloom.web.catalogue import FACETS, FLAGS, Catalogue, Filters, Known
+from handloom.web.gallery import Gallery
+
+MOST_TEXT, MOST_WHERE, MOST_LIMIT = 2000, 4000, 200
+DEPTHS = (100, 400, 2000)
+"""How many clips are ranked: as many as a page needs. The last is the end of every ranked list."""
+MOST_RANKED = DEPTHS[-1]
+KEPT_QUERIES = 32
+EXTRACT_S = 120.0
+"""For a search by a video that is not in the table."""
+MOST_UPLOADS, UPLOAD_S = 20, 3600.0
+BOTH = ("motion", "look")
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked for by likeness. upload: the id of one. by: names of embeddings, with `=WEIGHT` or without."""
+
+    text: str | None = None
+    clip: str | None = None
+    upload: str | None = None
+    by: tuple[str, ...] = ()
+    from_s: float | None = None
+    to_s: float | None = None
+
+    @property
+    def ranks(self) -> bool:
+        return any(one is not None for one in (self.text, self.clip, self.upload))
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Clips in the order of a ranking. complete: no other clip is like the query."""
+
+    hits: Hits
+    places: NDArray[np.int64]
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file to search by. kind: `video` or `image`."""
+
+    path: Path
+    kind: str
+    name: str
+    at: float
+
+
+class Searches:
+    """Searches of one gallery: rankings are kept, so that the next page needs none."""
+
+    def __init__(self, gallery: Gallery) -> None:
+        self._gallery = gallery
+        self._lock, self._one_video = threading.Lock(), threading.Lock()
+        self._ranked: OrderedDict[Any, Ranked] = OrderedDict()
+        self._uploads: OrderedDict[str, Upload] = OrderedDict()
+
+    # Uploads
+
+    def keep(self, file: Any, name: str) -> tuple[str, Upload]:
+        """Keep an uploaded file for an hour, or until `MOST_UPLOADS` others came. Raises ConfigError for others."""
+        key = secrets.token_urlsafe(12)
+        suffix = Path(name).suffix.lower()[:8]
+        suffix = suffix if suffix[1:].isalnum() else ""
+        path = self._gallery.folder / f"{key}{suffix}"
+        file.seek(0)
+        with open(path, "wb") as copy:
+            shutil.copyfileobj(file, copy, 1 << 20)
+        kind = _kind_of(path)
+        if kind is None:
+            path.unlink()
+            raise ConfigError(
+                f"{name[:200]!r} is no image and its name is not that of a video",
+                f"an image, or a video: {', '.join(sorted(VIDEO_EXTENSIONS))}",
+            )
+        upload = Upload(path, kind, name[:200], time.monotonic())
+        with self._lock:
+            self._uploads[key] = upload
+            gone = [old for old, one in self._uploads.items() if time.monotonic() - one.at > UPLOAD_S]
+            gone += list(self._uploads)[: max(0, len(self._uploads) - MOST_UPLOADS)]
+            for old in dict.fromkeys(gone):
+                self._uploads.pop(old).path.unlink(missing_ok=True)
+        return key, upload
+
+    def _upload(self, key: str) -> Upload:
+        with self._lock:
+            found = self._uploads.get(key)
+        if found is None:
+            raise NotThere("the uploaded file is no longer kept", "drop the video or the image again")
+        return found
+
+    # Rankings
+
+    def rank(self, catalogue: Catalogue, query: Query, where: str | None, num: int) -> Ranked:
+        """At least `num` clips like the query, or all there are, up to `MOST_RANKED`."""
+        depth = next((depth for depth in DEPTHS if depth >= num), MOST_RANKED)
+        key = (catalogue.version, query, where)
+        with self._lock:
+            found = self._ranked.get(key)
+        if found is None or (len(found.hits) < depth and not found.complete):
+            found = self._search(catalogue, query, where, MOST_RANKED if query.upload is not None else depth)
+            with self._lock:
+                self._ranked[key] = found
+                self._ranked.move_to_end(key)
+                while len(self._ranked) > KEPT_QUERIES:
+                    self._ranked.popitem(last=False)
+        return found
+
+    def _search(self, catalogue: Catalogue, query: Query, where: str | None, depth: int) -> Ranked:
+        asked: dict[str, Any] = {
+            "text": query.text,
+            "clip": query.clip,
+            "by": query.by or None,
+            "from_s": query.from_s,
+            "to_s": query.to_s,
+            "where": where,
+            "k": depth,
+            "embodiment": "all",
+            "version": catalogue.version,
+        }
+        if query.upload is not None:
+            upload = self._upload(query.upload)
+            asked[upload.kind] = str(upload.path)
+            with self._one_video:  # it is extracted: two at once would take twice as long
+                hits = self._gallery.db.search(**asked)
+        else:
+            hits = self._gallery.db.search(**asked)
+        places = np.array([catalogue.places[hit.clip_id] for hit in hits], np.int64)
+        return Ranked(hits, places, len(hits) < depth)
+
+    # Answers
+
+    def answer(
+        self,
+        query: Query,
+        filters: Filters,
+        *,
+        version: int | None,
+        sort: str,
+        offset: int,
+        limit: int,
+        facets: bool,
+    ) -> tuple[dict[str, Any], Catalogue, list[int]]:
+        """One page of a search, and the places of its clips."""
+        begun = time.perf_counter()
+        catalogue, known = self._gallery.catalogue(version), self._gallery.known()
+        masks = catalogue.masks(filters, known)
+        passing = catalogue.passing(masks)
+        told: dict[str, Any] = {"version": catalogue.version, "offset": offset, "exact": True, "scoring": None}
+        told |= {"unused": {}, "num_listed_at_most": None}
+        within: NDArray[np.bool_] | None = None
+        found: Ranked | None = None
+        if query.ranks and catalogue.num_clips:
+            need = MOST_RANKED if sort else offset + limit
+            found = self.rank(catalogue, query, catalogue.sql(filters, known), need)
+            places = found.places
+            if sort:
+                rank_of = np.empty(catalogue.num_clips, np.int64)
+                rank_of[catalogue.order(sort)] = np.arange(catalogue.num_clips)
+                places = places[np.argsort(rank_of[places], kind="stable")]
+            itself = query.clip is not None and query.clip in catalogue.places
+            others = int(passing.sum()) - int(itself and passing[catalogue.places[query.clip or ""]])
+            total = len(places) if found.complete else min(others, MOST_RANKED)
+            told |= {"exact": found.hits.exact, "scoring": found.hits.scoring, "unused": dict(found.hits.unused)}
+            told["num_listed_at_most"] = MOST_RANKED
+            if facets and query.text is not None:
+                within = self._found_by_words(catalogue, query, filters, known)
+        else:
+            order = catalogue.order(sort)
+            places = order[passing[order]]
+            total = len(places)
+        page = places[offset : offset + limit].tolist()
+        told |= {"total": total, "hits": self._hits(catalogue, page, known, found)}
+        if facets:
+            told["facets"] = catalogue.facets(masks, known, within)
+            told["histograms"] = catalogue.histograms(masks, within)
+        told["took_ms"] = round(1000 * (time.perf_counter() - begun), 2)
+        return told, catalogue, page
+
+    def _found_by_words(
+        self, catalogue: Catalogue, query: Query, filters: Filters, known: Known
+    ) -> NDArray[np.bool_] | None:
+        """The clips that the query finds whatever else is chosen; None where it ranks all, or more than are listed."""
+        bare = replace(filters, chosen={}, ranges={}, stages=())
+        found = self.rank(catalogue, query, catalogue.sql(bare, known), MOST_RANKED)
+        if not found.complete:
+            return None
+        mask = np.zeros(catalogue.num_clips, np.bool_)
+        mask[found.places] = True
+        return mask
+
+    def _hits(self, catalogue: Catalogue, page: list[int], known: Known, found: Ranked | None) -> list[dict[str, Any]]:
+        flags = catalogue.flag_codes(known.verdicts)
+        frames = self._gallery.has_frames(catalogue, page)
+        by_id = {hit.clip_id: hit for hit in found.hits} if found is not None else {}
+        told = []
+        for place, row, has_frames in zip(page, catalogue.facts(page), frames, strict=True):
+            hit = by_id.get(row["clip_id"])
+            parts = {} if hit is None else {name: part._asdict() for name, part in hit.parts.items()}
+            flag = FLAGS[flags[place]]
+            told.append(
+                row
+                | {
+                    "score": None if hit is None else hit.score,
+                    "parts": parts,
+                    "match_start_s": None if hit is None else hit.match_start_s,
+                    "match_end_s": None if hit is None else hit.match_end_s,
+                    "flag": None if flag == "none" else flag,
+                    "has_frames": has_frames,
+                }
+            )
+        return told
+
+
+def _kind_of(path: Path) -> str | None:
+    try:
+        with Image.open(path) as image:
+            if getattr(image, "n_frames", 1) == 1:
+                return "image"
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+        pass
+    return "video" if path.suffix.lower()[1:] in VIDEO_EXTENSIONS else None
+
+
+def filters_of(params: QueryParams) -> Filters:
+    """The filters in an address. Raises ConfigError for one that is no filter."""
+    chosen = {name: tuple(params.getlist(name)) for name in FACETS if name in params}
+    ranges = {}
+    for name, value in params.multi_items():
+        if not name.startswith("q."):
+            continue
+        least, colon, most = value.partition(":")
+        if not colon:
+            raise ConfigError(f"{name}={value!r}", f"expected {name}=LEAST:MOST, either may be left out")
+        ranges[name[2:]] = (number(least, name), number(most, name))
+    stages = []
+    for value in params.getlist("stage"):
+        stage, _, state = value.partition(":")
+        stages.append((stage, state))
+    where = params.get("where") or None
+    if where is not None and len(where) > MOST_WHERE:
+        raise ConfigError(f"where has {len(where)} characters", f"at most {MOST_WHERE}")
+    if sum(map(len, chosen.values())) + len(stages) + len(ranges) > 1000:
+        raise ConfigError("more than 1000 filters are chosen", "choose fewer")
+    return Filters(chosen, ranges, where, tuple(stages))
+
+
+def query_of(params: QueryParams) -> Query:
+    """What an address searches by. Raises ConfigError for too long a text."""
+    text = (params.get("text") or "").strip() or None
+    if text is not None and len(text) > MOST_TEXT:
+        raise ConfigError(f"the text has {len(text)} characters", f"at most {MOST_TEXT}")
+    clip, upload = params.get("clip") or None, params.get("query") or None
+    by = tuple(BOTH if params.get("by") == "both" else [one for one in (params.get("by") or "").split(",") if one])
+    ranges = {name: number(params.get(name), name) for name in ("from_s", "to_s")}
+    return Query(text, clip, upload, by if clip or upload else (), **ranges)
+
+
+def routes(gallery: Gallery) -> list[Route]:
+    """`/api/search` and `/api/upload`."""
+    searches = Searches(gallery)
+
+    async def search(request: Request) -> Response:
+        params = request.query_params
+        page: dict[str, Any] = {
+            "version": asked_version(request),
+            "sort": params.get("sort", ""),
+            "offset": whole_number(params.get("offset"), "offset", 0, 0, 1 << 40),
+            "limit": whole_number(params.get("limit"), "limit", 60, 1, MOST_LIMIT),
+            "facets": params.get("facets", "0") not in ("", "0", "false"),
+        }
+        query = query_of(params)
+        limit_s = LONGEST_S if query.upload is None else EXTRACT_S
+        told, catalogue, places = await blocking(searches.answer, query, filters_of(params), limit_s=limit_s, **page)
+        answer = json_answer(request, told)
+        answer.background = BackgroundTask(gallery.bring_strips, catalogue, places)
+        return answer
+
+    async def upload(request: Request) -> Response:
+        begun = time.perf_counter()
+        async with request.form(max_files=1, max_fields=4) as form:
+            file = form.get("file")
+            if not isinstance(file, UploadFile):
+                raise ConfigError("no file came", "send a form with one file named `file`")
+            key, kept = await blocking(searches.keep, file.file, file.filename or "", limit_s=None)
+        took_ms = round(1000 * (time.perf_counter() - begun), 2)
+        return json_answer(request, {"query": key, "kind": kept.kind, "name": kept.name, "took_ms": took_ms})
+
+    return [Route("/api/search", search), Route("/api/upload", upload, methods=["POST"])]

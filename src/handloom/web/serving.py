@@ -1,0 +1,85 @@
+"""`handloom serve`: the gallery on an address of this machine, until it is interrupted."""
+
+from __future__ import annotations
+
+import errno
+import secrets
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+
+from handloom.api import Database
+from handloom.errors import ConfigError, HandloomError
+from handloom.web.access import hosts_of, is_loopback
+from handloom.web.app import make_app
+from handloom.web.gallery import Gallery
+
+PORT = 8770
+CLOSING_S = 3
+
+
+def serve(
+    db: Database,
+    host: str = "127.0.0.1",
+    port: int = PORT,
+    *,
+    judging: bool = False,
+    source_options: dict[str, Any] | None = None,
+    tell: Callable[[str], None] = print,
+) -> None:
+    """Serve the pages of a database until SIGINT or SIGTERM.
+
+    Args:
+        host: an address of this machine. Any but the loopback's asks for a token, which is in the address that is told.
+        port: 0: any that is free.
+        judging: clips may be judged.
+        tell: gets the address.
+
+    Raises ConfigError if the address is not this machine's or the port is taken.
+    """
+    token = None if is_loopback(host) else secrets.token_urlsafe(24)
+    gallery = Gallery(db, judging, source_options)
+    listening = _listen(host, port)
+    port = listening.getsockname()[1]
+    name = f"[{host}]" if ":" in host else host
+    threading.Thread(target=_warm_up, args=(gallery,), daemon=True).start()
+    config = uvicorn.Config(
+        make_app(gallery, hosts_of(host), token),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=CLOSING_S,
+        lifespan="on",
+    )
+    tell(f"http://{name}:{port}/" + (f"?token={token}" if token else ""))
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket on the address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host.strip("[]"), port))
+        listening.listen(128)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(f"port {port} of {host} is taken", "give another one: --port 0 takes any") from error
+        hint = "give an address of this machine; 127.0.0.1 can be reached from this machine alone"
+        raise ConfigError(f"cannot listen on {host}, port {port}: {error.strerror or error}", hint) from error
+    return listening
+
+
+def _warm_up(gallery: Gallery) -> None:
+    """Read what the first pages need, so that nobody waits for it."""
+    try:
+        catalogue = gallery.catalogue()
+        _ = catalogue.places, catalogue.histograms({})
+        gallery.stage_states()
+    except HandloomError:  # whoever asks is told
+        pass
