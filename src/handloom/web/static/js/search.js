@@ -34,14 +34,14 @@ export function Page({ params }) {
 
   const more = (hit) => {
     flush();
-    setParams({ clip: hit.clip_id, text: null, query: null, name: null, from_s: null, to_s: null, at: null, sort: null });
+    setParams({ clip: hit.clip_id, text: null, query: null, name: null, kind: null, from_s: null, to_s: null, at: null, sort: null });
   };
   const send = async (file) => {
     setSending(file.name || "a picture");
     setSent(null);
     try {
       const answer = await upload(file);
-      setParams({ query: answer.query, name: answer.name, by: answer.kind === "image" ? "look" : null, clip: null, text: null, from_s: null, to_s: null, at: null, sort: null });
+      setParams({ query: answer.query, name: answer.name, kind: answer.kind, by: answer.kind === "image" ? "look" : null, clip: null, text: null, from_s: null, to_s: null, at: null, sort: null });
     } catch (error) {
       setSent(error);
     } finally {
@@ -224,7 +224,7 @@ function Box({ params, box, send, control }) {
     clearTimeout(timer.current);
     timer.current = null;
     setText("");
-    setParams({ clip: id, text: null, query: null, name: null, at: null });
+    setParams({ clip: id, text: null, query: null, name: null, kind: null, at: null });
     return true;
   };
   const submit = async (event) => {
@@ -262,16 +262,31 @@ function Box({ params, box, send, control }) {
   `;
 }
 
-const WAYS = { motion: "Motion", look: "Look", appearance: "Colours" };
+const WAYS = { motion: "Motion", look: "Look", both: "Both", appearance: "Colours" };
+const MOVING = ["motion", "both"]; // ways that need more than one picture
+
+/** The ways to be alike that a database knows, the usual ones first: names of embeddings, and `both`. */
+export function waysOf(embeddings, kind) {
+  const known = embeddings.filter((name) => name !== "text");
+  if (known.includes("motion") && known.includes("look")) known.push("both");
+  const ways = [...Object.keys(WAYS).filter((name) => known.includes(name)), ...known.filter((name) => !(name in WAYS))];
+  return kind === "image" ? ways.filter((name) => !MOVING.includes(name)) : ways;
+}
+
+const SCORES = {
+  rrf: "by the ranks of all parts together",
+  weights: "by weighted scores",
+  bm25: "by words",
+  motion: "by movement",
+  cosine: "by likeness",
+};
 
 /** What is searched with besides words: a clip or a file, and by what. */
 function Query({ params }) {
   const clip = params.get("clip");
   const query = params.get("query");
   if (!clip && !query) return null;
-  const known = about.value.embeddings.filter((name) => name !== "text");
-  const ways = [...known.filter((name) => name in WAYS), ...known.filter((name) => !(name in WAYS))];
-  if (known.includes("motion") && known.includes("look")) ways.splice(2, 0, "both");
+  const ways = waysOf(about.value.embeddings, query && params.get("kind"));
   const by = params.get("by") ?? "motion";
   const from = params.get("from_s");
   const to = params.get("to_s");
@@ -282,9 +297,9 @@ function Query({ params }) {
       ${query && html`<span class="query-clip"><span>like the file <b>${params.get("name") ?? "you sent"}</b></span></span>`}
       ${(from || to) && html`<span class="chip">seconds ${from || "0"} to ${to || "end"} <button type="button" aria-label="The whole clip" onClick=${() => setParams({ from_s: null, to_s: null, at: null })}>✕</button></span>`}
       <span class="switch" role="group" aria-label="Alike by">
-        ${ways.map((way) => html`<button key=${way} type="button" class="button small" aria-pressed=${way === by} onClick=${() => choose(way)}>${way === "both" ? "Both" : WAYS[way] ?? way}</button>`)}
+        ${ways.map((way) => html`<button key=${way} type="button" class="button small" aria-pressed=${way === by} onClick=${() => choose(way)}>${WAYS[way] ?? way.replaceAll("_", " ")}</button>`)}
       </span>
-      <button type="button" class="button quiet small" onClick=${() => setParams({ clip: null, query: null, name: null, by: null, from_s: null, to_s: null, at: null })}>✕ all clips</button>
+      <button type="button" class="button quiet small" onClick=${() => setParams({ clip: null, query: null, name: null, kind: null, by: null, from_s: null, to_s: null, at: null })}>✕ all clips</button>
     </div>
   `;
 }
@@ -300,7 +315,7 @@ function Found({ hits, shown }) {
       <b class="num">${capped ? `the best ${count(first.total, "clip")}` : count(first.total, "clip")}</b>
       ${hits !== shown && !hits.failed && html` <span class="spinner" aria-hidden="true"></span>`}
       <span class="soft num" title=${`${Math.round(shown.took ?? first.took_ms)} ms until the page had the answer`}> ${short1(first.took_ms)} ms${first.exact === false ? ", approximate" : ""}</span>
-      ${first.scoring && html`<span class="soft"> · ${first.scoring}</span>`}
+      ${first.scoring && html`<span class="soft"> · ${SCORES[first.scoring] ?? first.scoring}</span>`}
       ${unused.length > 0 && html`<span class="warning"> · not used: ${unused.map(([part, why]) => `${part} (${why})`).join("; ")}</span>`}
     </span>
   `;
