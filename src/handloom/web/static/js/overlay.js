@@ -2,7 +2,7 @@
 
 export const HAND_COLORS = ["rgb(86 180 233)", "rgb(255 159 0)"]; // left, right: Okabe and Ito's palette
 export const THING_COLORS = ["rgb(255 60 200)", "rgb(0 255 160)", "rgb(120 120 255)", "rgb(255 220 0)"];
-export const OTHER_COLOR = "rgb(110 110 110)";
+const OTHER_COLOR = "rgb(110 110 110)";
 const EDGE = "rgb(15 15 15)";
 const LETTERS = ["L", "R"];
 const NUM_KEYPOINTS = 21;
@@ -69,11 +69,6 @@ function drawTracks({ context, unit, short, x, y }, { tracks }, frame) {
   }
 }
 
-/** The thing of a segment: what moves, or what the hand comes to; null where neither is an object. */
-export function thingOf(segment) {
-  return [segment.slave, segment.master].find((name) => /^object_\d+$/.test(name ?? "")) ?? null;
-}
-
 /** Colour of `object_1`, `object_2`, ... */
 export function thingColor(name) {
   return THING_COLORS[(Number(name.slice("object_".length)) - 1) % THING_COLORS.length];
@@ -83,9 +78,8 @@ function drawThings({ context, short, x, y }, { facts, tracks }, frame) {
   if (!tracks) return;
   const radius = Math.max(2, short / 150);
   for (const segment of facts.segments ?? []) {
-    const thing = thingOf(segment);
-    if (!thing || !(segment.start_frame <= frame && frame < segment.end_frame)) continue;
-    context.fillStyle = thingColor(thing);
+    if (!segment.thing || !(segment.start_frame <= frame && frame < segment.end_frame)) continue;
+    context.fillStyle = thingColor(segment.thing);
     for (const n of segment.object_tracks ?? []) {
       const at = frame * tracks.num + n;
       if (!tracks.visible[at]) continue;

@@ -3,7 +3,7 @@ import { bytes, readArrays } from "./api.js";
 
 export const ARRAYS = [
   "hand_keypoints_px", "hand_keypoints_cam_m", "hand_keypoints_world_m", "hand_visible", "hand_infilled", "hand_confidence",
-  "hand_speed_m_s", "world_from_camera", "camera_matrix", "things", "thing_boxes_m", "other_hand_frame", "other_hand_keypoints_px",
+  "hand_speed_m_s", "world_from_camera", "camera_matrix", "things", "things_box_m", "other_hand_frame", "other_hand_keypoints_px",
 ];
 export const TRACK_ARRAYS = [
   "track_points_px", "track_visible", "track_depth_m", "track_points_world_m",

@@ -4,7 +4,7 @@ import {
   OrbitControls, PerspectiveCamera, Points, PointsMaterial, Quaternion, Scene as ThreeScene, useEffect, useMemo, useRef, useSignalEffect, useState, Vector3,
   WebGLRenderer,
 } from "../vendor/handloom-vendor.js";
-import { HAND_COLORS, SKELETON, THING_COLORS } from "./overlay.js";
+import { HAND_COLORS, SKELETON, thingColor } from "./overlay.js";
 import { indexAt } from "./row.js";
 import { roundStep } from "./timeline.js";
 
@@ -129,7 +129,7 @@ class World {
     this.frustum.matrixAutoUpdate = false;
     this.axes = [add(root, axesLines(0.1 * size)), axesLines(0.06 * size)];
     this.frustum.add(this.axes[1]);
-    this.things = thingBoxes(arrays);
+    this.things = thingBoxes(clip);
     for (const { part } of this.things) add(root, part);
   }
 
@@ -402,13 +402,13 @@ function axesLines(length) {
 }
 
 /** [{part, poses}] of the things whose poses are known: (K, T, 4, 4) and their boxes (K, 6), least and largest corner. */
-function thingBoxes({ things, thing_boxes_m: boxes }) {
+function thingBoxes({ facts, arrays: { things, things_box_m: boxes } }) {
   if (!things || !boxes) return [];
   const size = things.data.length / things.shape[0];
   return Array.from({ length: things.shape[0] }, (_, k) => {
     const [x0, y0, z0, x1, y1, z1] = boxes.data.subarray(6 * k, 6 * k + 6);
     const box = new BoxGeometry(x1 - x0, y1 - y0, z1 - z0).translate((x0 + x1) / 2, (y0 + y1) / 2, (z0 + z1) / 2);
-    const part = new LineSegments(new EdgesGeometry(box), new LineBasicMaterial({ color: shownColor(THING_COLORS[k % THING_COLORS.length]) }));
+    const part = new LineSegments(new EdgesGeometry(box), new LineBasicMaterial({ color: shownColor(thingColor(facts.things?.[k]?.name ?? `object_${k + 1}`)) }));
     box.dispose();
     part.matrixAutoUpdate = false;
     return { part, poses: things.data.subarray(size * k, size * (k + 1)) };
@@ -418,7 +418,7 @@ function thingBoxes({ things, thing_boxes_m: boxes }) {
 /** (x, y, depth, pose) -> place, of a lens without distortion; null for other lenses, whose rays the page does not know. */
 function lifter(clip) {
   const matrix = clip.arrays.camera_matrix?.data;
-  if (!matrix || clip.facts.camera?.distorted) return null;
+  if (!matrix || clip.facts.arrays.includes("camera_distortion")) return null;
   const place = new Vector3();
   return (x, y, depth, pose) => {
     if (!pose || !(depth > 0)) return null;

@@ -31,9 +31,9 @@ export function Timeline({ clip, clock, revision }) {
   const onDown = (event) => {
     if (event.button !== 0) return;
     clock.pause();
-    plane.current.setPointerCapture(event.pointerId);
-    plane.current.focus({ preventScroll: true });
     scrub(event);
+    plane.current.focus({ preventScroll: true });
+    plane.current.setPointerCapture(event.pointerId);
     event.preventDefault();
   };
   const onMove = (event) => {
@@ -51,12 +51,12 @@ export function Timeline({ clip, clock, revision }) {
         ? segments.map((segment) => html`<${Segment} segment=${segment} clip=${clip} left=${left} clock=${clock} />`)
         : html`<span class="clip-none">no actions found</span>`,
     })),
-    ...flags.map(({ name, runs, frames }) => ({
+    ...flags.map(({ name, about, runs, frames }) => ({
       key: `flag ${name}`,
       label: words(name),
       className: "clip-flags",
       body: runs.map(
-        ([from, to]) => html`<span class="clip-flag" title=${`${words(name)}: ${frames} frames`} style=${{ left: left(clip.times[from] ?? 0), width: left((clip.times[to] ?? clip.duration_s) - (clip.times[from] ?? 0)) }}></span>`,
+        ([from, to]) => html`<span class="clip-flag" title=${`${about ?? words(name)} (${frames} frames)`} style=${{ left: left(clip.times[from] ?? 0), width: left((clip.times[to] ?? clip.duration_s) - (clip.times[from] ?? 0)) }}></span>`,
       ),
     })),
   ];
@@ -77,6 +77,7 @@ export function Timeline({ clip, clock, revision }) {
         <div class="clip-head" ref=${head}></div>
       </div>
     </section>
+    ${facts.segments_judged && html`<p class="soft">${facts.segments_judged}</p>`}
     ${facts.segments == null && html`<p class="soft">No actions are known: the stage <code>segments</code> has not run on this clip, or its hands have no place.</p>`}
   `;
 }
@@ -84,11 +85,11 @@ export function Timeline({ clip, clock, revision }) {
 function Segment({ segment, clip, left, clock }) {
   const from_s = segment.start_s - clip.first_s;
   const contact = segment.contact_start_s != null && segment.contact_end_s != null;
-  const about = `${segment.words}${segment.sure === false ? " (unsure)" : ""}, ${segment.start_s.toFixed(2)} to ${segment.end_s.toFixed(2)} s`;
+  const about = `${segment.text}${segment.unsure ? " (unsure)" : ""}, ${segment.start_s.toFixed(2)} to ${segment.end_s.toFixed(2)} s`;
   const place = (start_s, end_s) => ({ left: left(Math.max(start_s - clip.first_s, 0)), width: left(Math.max(end_s - Math.max(start_s, clip.first_s), 0)) });
   return html`
-    <span class=${`clip-segment ${segment.phase ?? "free"} ${segment.sure === false ? "unsure" : ""}`} style=${place(segment.start_s, segment.end_s)} title=${about}
-      onDblClick=${() => clock.seek(from_s)}>${segment.words}${segment.sure === false ? " ?" : ""}</span>
+    <span class=${`clip-segment ${segment.phase ?? "free"} ${segment.unsure ? "unsure" : ""}`} style=${place(segment.start_s, segment.end_s)} title=${about}
+      onDblClick=${() => clock.seek(from_s)}>${segment.text}${segment.unsure ? " ?" : ""}</span>
     ${contact && html`<span class="clip-contact" style=${place(segment.contact_start_s, segment.contact_end_s)} title="contact"></span>`}
   `;
 }
@@ -104,18 +105,18 @@ function laneRows(segments, clip) {
   }));
 }
 
-/** [{name, frames: how many, runs: [[first, after the last]]}] of the flags that a clip has. */
+/** [{name, about, frames: how many, runs: [[first, after the last]]}] of the flags that a clip has. */
 export function flagRows(flags) {
   return (flags ?? [])
     .filter(({ frames }) => frames.length)
-    .map(({ name, frames }) => {
+    .map(({ name, about, frames }) => {
       const runs = [];
       for (const frame of frames) {
         const last = runs[runs.length - 1];
         if (last && last[1] === frame) last[1] = frame + 1;
         else runs.push([frame, frame + 1]);
       }
-      return { name, frames: frames.length, runs };
+      return { name, about, frames: frames.length, runs };
     });
 }
 
