@@ -86,8 +86,8 @@ export function whyOf(hit) {
 
 const FLAGS = { good: ["✓", "judged good"], bad: ["✗", "judged bad"] };
 
-/** A card of the grid. `hit` is undefined while it is on its way. */
-export function Card({ hit, index, total, selected, ranked, select, more }) {
+/** A card of the grid. `hit` is undefined while it is on its way. `tab`: the Tab key stops at it (at one card of all). */
+export function Card({ hit, index, total, selected, tab, ranked, select, more }) {
   const [over, setOver] = useState(false);
   const link = useRef(null);
   useEffect(() => {
@@ -107,7 +107,7 @@ export function Card({ hit, index, total, selected, ranked, select, more }) {
       onPointerEnter=${(event) => event.pointerType === "mouse" && setOver(true)}
       onPointerLeave=${() => setOver(false)}
     >
-      <a class="card-link" ref=${link} href=${clipHref(hit.clip_id, params)} title=${hit.clip_id} onClick=${() => select(index)} onFocus=${() => select(index)}>
+      <a class="card-link" ref=${link} tabindex=${tab ? 0 : -1} href=${clipHref(hit.clip_id, params)} title=${hit.clip_id} onClick=${() => select(index)} onFocus=${() => select(index)}>
         <${Thumb} hit=${hit} play=${over || Boolean(selected)} />
         <span class="card-title">${titleOf(hit)}</span>
       </a>
@@ -121,7 +121,7 @@ export function Card({ hit, index, total, selected, ranked, select, more }) {
         ${hit.dataset} · ${[hit.verb, hit.noun].filter(Boolean).join(" ") || hit.video_id}
       </span>
       ${ranked && html`<span class="card-why num" title=${`score ${short(hit.score)}: ${why.join(", ")}`}>${why.join(" · ") || `score ${short(hit.score)}`}${matched && ` · at ${duration(hit.match_start_s)}`}</span>`}
-      <button type="button" class="button card-more" onClick=${() => more(hit)} title="Clips like this one (m)">like this</button>
+      <button type="button" class="button card-more" tabindex=${tab ? 0 : -1} onClick=${() => more(hit)} title="Clips like this one (m)">like this</button>
     </div>
   `;
 }

@@ -101,8 +101,7 @@ function Facet({ name, label, values, params }) {
   return html`
     <details class="filter" open>
       <summary>${label}</summary>
-      <fieldset>
-        <legend class="hidden-text">${label}</legend>
+      <fieldset aria-label=${label}>
         ${rows.length > 12 && html`<input type="search" class="small" placeholder=${`Find in ${count(rows.length, "value")}`} aria-label=${`Find in ${label}`} value=${find} onInput=${(event) => setFind(event.target.value)} />`}
         ${shown.map(
           ([value, number]) => html`

@@ -53,8 +53,9 @@ export function Page({ params }) {
 
   const sizes = useMemo(() => ({ least: phone ? LEAST_PHONE : LEAST, gap: GAP, text: TEXT_PX + (ranked ? WHY_PX : 0) }), [phone, ranked]);
   const see = useCallback((first, last) => shown.see(first, last), [shown]);
-  const card = (index) => html`
-    <${Card} key=${index} index=${index} hit=${shown.at(index)} total=${shown.total} ranked=${ranked} select=${select} more=${more}
+  const tabStop = (index, { first, last, top }) => index === (selected.index >= first && selected.index < last ? selected.index : top);
+  const card = (index, shownCards) => html`
+    <${Card} key=${index} index=${index} tab=${tabStop(index, shownCards)} hit=${shown.at(index)} total=${shown.total} ranked=${ranked} select=${select} more=${more}
       selected=${index === selected.index ? (selected.focus ? "focus" : "yes") : null} />
   `;
   const filters = html`<${Filters} answer=${shown.first} params=${params} error=${hits.failed} />`;
@@ -62,6 +63,7 @@ export function Page({ params }) {
     <div class=${dragging ? "search dragging" : "search"}>
       ${wide && html`<aside class="search-side" aria-label="Filters">${filters}</aside>`}
       <section class="search-main">
+        <h1 class="hidden-text">Search clips</h1>
         <${Box} params=${params} box=${box} send=${send} control=${control} />
         <${Query} params=${params} />
         ${sending && html`<div class="note" role="status"><span class="spinner" aria-hidden="true"></span> Reading ${sending} …</div>`}
@@ -133,10 +135,7 @@ function useSelected(params, hits, control) {
     setSelected({ index: asked, focus: false });
     if (asked >= 0) control.current?.show(asked);
   }, [asked]);
-  useEffect(() => {
-    if (latest.current >= 0 && hits.first && !hits.memory.shown) control.current?.show(latest.current);
-    hits.memory.shown = true;
-  }, [hits, hits.first]);
+  if (!("wanted" in hits.memory)) hits.memory.wanted = asked >= 0 ? asked : null;
   useEffect(() => () => clearTimeout(timer.current), []);
   const select = (index, { focus = false } = {}) => {
     if (index === latest.current && !focus) return;

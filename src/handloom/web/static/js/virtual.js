@@ -50,8 +50,11 @@ export function topFor(row, top, view, { step, rowHeight, height }) {
 }
 
 /**
- * The grid. `card(index, geometry)` draws one; `see(first, last)` is told which cards are near; `control.current` gets
- * `{show(index), page(), columns()}`; `memory` is an object that keeps where the reader was between visits.
+ * The grid.
+ *
+ * `card(index, {first, last, top})` draws one, while `[first, last)` exist and `top` is the first wholly in view.
+ * `see(first, last)` is told which are near. `control.current` gets `{show(index), page(), columns(), first()}`. `memory`
+ * is an object that keeps where the reader was between visits; its `wanted` is the card to show first.
  */
 export function Grid({ total, sizes, card, see, control, memory, label }) {
   const box = useRef(null);
@@ -89,7 +92,9 @@ export function Grid({ total, sizes, card, see, control, memory, label }) {
     const kept = memory.at ?? { top: 0 };
     const index = memory.first ?? 0;
     const changed = memory.columns && memory.columns !== geometry.columns;
-    const top = changed ? Math.floor(index / geometry.columns) * geometry.step : kept.top;
+    let top = changed ? Math.floor(index / geometry.columns) * geometry.step : kept.top;
+    if (typeof memory.wanted === "number") top = topFor(Math.floor(Math.min(memory.wanted, total - 1) / geometry.columns), top, size.height, geometry);
+    memory.wanted = null;
     memory.columns = geometry.columns;
     showTop(Math.min(top, Math.max(0, geometry.height - size.height)));
   }, [memory, size?.width, size?.height, total, sizes.text]);
@@ -112,11 +117,12 @@ export function Grid({ total, sizes, card, see, control, memory, label }) {
   };
 
   const rows = [];
+  const top = geometry ? Math.ceil(at.top / geometry.step) * geometry.columns : 0;
   for (let row = first; row < last; row += 1) {
     const y = row * geometry.step + (at.bar - at.top);
     const cards = [];
     for (let index = row * geometry.columns; index < Math.min(total, (row + 1) * geometry.columns); index += 1) {
-      cards.push(card(index, geometry));
+      cards.push(card(index, { first: first * geometry.columns, last: last * geometry.columns, top }));
     }
     const style = { transform: `translateY(${y}px)`, height: `${geometry.rowHeight}px`, gridTemplateColumns: `repeat(${geometry.columns}, ${geometry.cardWidth}px)`, gap: `${sizes.gap}px` };
     rows.push(html`<div key=${row} class="grid-row" role="presentation" style=${style}>${cards}</div>`);
