@@ -14,9 +14,12 @@ const TAIL_FRAMES = 8;
 const TAIL_SHARE = 0.09; // longest tail, as a share of the image's short side
 const STILL_SHARE = 0.004; // a shorter tail is drawn as a dot
 
+/** The 2D context of a canvas that the processor draws: 1,500 short lines cost it a few ms, and much more a graphics chip that is emulated. */
+export const flat = (canvas) => canvas.getContext("2d", { willReadFrequently: true });
+
 /** Draw a frame's layers on a cleared canvas. layers: {hands, tracks, things, others}. */
 export function drawOverlay(canvas, clip, frame, layers) {
-  const context = canvas.getContext("2d");
+  const context = flat(canvas);
   context.setTransform(1, 0, 0, 1, 0, 0);
   context.clearRect(0, 0, canvas.width, canvas.height);
   context.lineCap = context.lineJoin = "round";

@@ -1,6 +1,6 @@
 // The clock that everything on a clip's page follows, and the player: an image with its layers drawn over it.
 import { html, signal, useEffect, useMemo, useRef, useSignalEffect, useState } from "../vendor/handloom-vendor.js";
-import { drawOverlay } from "./overlay.js";
+import { drawOverlay, flat } from "./overlay.js";
 import { indexAt, nearestIndex } from "./row.js";
 
 export const SPEEDS = [0.1, 0.25, 0.5, 1, 2, 4];
@@ -120,9 +120,9 @@ export function Player({ clip, clock, layers, frames, source, onVideoError, revi
     const bitmap = frames && shown.image ? frames.get(index, (error) => (error ? setFailed(error.problem ?? error.message) : view.schedule())) : null;
     if (bitmap) {
       if (canvas.width !== bitmap.width || canvas.height !== bitmap.height) [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
-      canvas.getContext("2d").drawImage(bitmap, 0, 0);
+      flat(canvas).drawImage(bitmap, 0, 0);
       box.current.dataset.image = index;
-    } else if (!frames || !shown.image) canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+    } else if (!frames || !shown.image) flat(canvas).clearRect(0, 0, canvas.width, canvas.height);
     if (frames && clock.playing.peek()) for (let n = 1; n <= 4; n++) if (index + n < clip.length) frames.get(index + n);
   };
   view.schedule = () => {

@@ -12,6 +12,7 @@ const NUM_KEYPOINTS = 21;
 const FLIP = new Matrix4().makeScale(1, -1, -1); // x right, y down, z forward of handloom to y up, z backward of three
 export const VIEWS = [["orbit", "Orbit"], ["camera", "Follow camera"], ["top", "Top"]];
 const TRAIL_FRAMES = 15;
+const [SLOW_MS, REST_MS] = [500, 120]; // without a graphics chip: longest time between two draws, and how long the clock rests before one
 
 /** The 3D view of one clip. revision: changes when arrays have come; view: one of `VIEWS`. */
 export function Scene({ clip, clock, layers, view, setView, revision }) {
@@ -74,10 +75,11 @@ function caption(clip) {
 /** The objects of one clip on one canvas; drawn only when something changes. */
 class World {
   constructor(canvas, bar, clip, layers) {
-    Object.assign(this, { canvas, bar, clip, layers, frame: 0, view: "orbit" });
-    this.renderer = new WebGLRenderer({ canvas, antialias: true, alpha: true });
+    Object.assign(this, { canvas, bar, clip, layers, frame: 0, view: "orbit", drawn_ms: -Infinity });
+    this.slow = isSoftware();
+    this.renderer = new WebGLRenderer({ canvas, antialias: !this.slow, alpha: false });
     this.renderer.outputColorSpace = "srgb-linear"; // see shownColor
-    this.renderer.setPixelRatio(Math.min(devicePixelRatio, 2));
+    this.renderer.setPixelRatio(this.slow ? 1 : Math.min(devicePixelRatio, 2));
     this.scene = new ThreeScene();
     this.eye = new PerspectiveCamera(50, 1, 0.005, 200);
     this.poses = cameraPoses(clip);
@@ -187,11 +189,19 @@ class World {
     const style = getComputedStyle(this.canvas);
     this.path.material.color.copy(shownColor(style.getPropertyValue("--text")));
     this.frustum.material.color.copy(shownColor(style.getPropertyValue("--soft")));
+    this.renderer.setClearColor(shownColor(style.getPropertyValue("--panel")));
   }
 
+  /** Draw a frame. Where the processor draws 3D, the image beside comes first: this view follows when the clock rests, or after a while. */
   show(frame) {
     this.frame = frame;
-    this.schedule();
+    if (!this.slow) {
+      this.schedule();
+      return;
+    }
+    clearTimeout(this.later);
+    const now = performance.now();
+    this.later = setTimeout(() => this.schedule(), now - this.drawn_ms > SLOW_MS ? 0 : REST_MS);
   }
 
   schedule() {
@@ -210,6 +220,7 @@ class World {
     eye.updateProjectionMatrix();
     renderer.render(this.scene, eye);
     this.drawBar(height);
+    this.drawn_ms = performance.now();
     canvas.dataset.frame = this.frame;
   }
 
@@ -303,6 +314,7 @@ class World {
 
   close() {
     cancelAnimationFrame(this.waiting);
+    clearTimeout(this.later);
     this.sized.disconnect();
     this.controls.dispose();
     window.removeEventListener("themechange", this.onTheme);
@@ -317,6 +329,15 @@ class World {
 /** A colour of CSS as the renderer puts it out: colours are shown as they are, as on the image, without a conversion. */
 function shownColor(text) {
   return new Color(text.trim().replace(/(\d) (?=\d)/g, "$1,") || "#888888").convertLinearToSRGB();
+}
+
+/** Whether the processor draws 3D here, for want of a graphics chip. */
+function isSoftware() {
+  const context = document.createElement("canvas").getContext("webgl2");
+  const about = context?.getExtension("WEBGL_debug_renderer_info");
+  const name = about ? context.getParameter(about.UNMASKED_RENDERER_WEBGL) : "";
+  context?.getExtension("WEBGL_lose_context")?.loseContext();
+  return /swiftshader|llvmpipe|software|basic render/i.test(name);
 }
 
 function add(root, part) {

@@ -16,7 +16,7 @@ export function Timeline({ clip, clock, revision }) {
   useSignalEffect(() => {
     const at_s = clock.at.value;
     if (!head.current) return;
-    head.current.style.left = left(at_s);
+    head.current.style.transform = `translateX(${left(at_s)})`;
     const index = indexAt(clip.times, at_s);
     const { current: slider } = plane;
     slider.setAttribute("aria-valuenow", index + 1);
@@ -74,7 +74,7 @@ export function Timeline({ clip, clock, revision }) {
           (plot) => clip.arrays[plot.name] && html`<${Plot} key=${plot.name} plot=${plot} clip=${clip} span_s=${span_s} revision=${revision} />`,
         )}
         <${Axis} span_s=${span_s} left=${left} />
-        <div class="clip-head" ref=${head}></div>
+        <div class="clip-heads"><div class="clip-head" ref=${head}></div></div>
       </div>
     </section>
     ${facts.segments_judged && html`<p class="soft">${facts.segments_judged}</p>`}
