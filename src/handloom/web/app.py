@@ -24,7 +24,7 @@ from handloom.schemas.tables.embeddings import embedding_columns
 from handloom.schemas.tables.robot import TABLE as EPISODES
 from handloom.store.filters import stages_of
 from handloom.store.search.index import TEXT_COLUMNS
-from handloom.web import clips, media, searching
+from handloom.web import clips, dataset, judging, media, searching
 from handloom.web.access import LOOPBACK, Access
 from handloom.web.answers import NotThere, blocking, bug, handloom_error, http_error, json_answer, missing_package
 from handloom.web.catalogue import FACETS
@@ -34,7 +34,10 @@ STATIC = Path(__file__).parent / "static"
 THREADS = 8
 PAGES = ("/", "/clip", "/clip/{rest:path}", "/dataset", "/episodes", "/episode", "/episode/{rest:path}")
 """Addresses of pages: all are one file, whose scripts read the address."""
-PARTS: tuple[Callable[[Gallery], list[Route]], ...] = (searching.routes, clips.routes, media.routes)
+PARTS: tuple[Callable[[Gallery], list[Route]], ...] = (
+    *(searching.routes, clips.routes, media.routes),
+    *(dataset.routes, judging.routes),
+)
 
 
 def about(gallery: Gallery) -> dict[str, Any]:

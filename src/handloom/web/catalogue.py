@@ -180,9 +180,9 @@ class Catalogue:
 
     def _passing(self, where: str) -> Mask:
         """The clips that pass an SQL filter; the last filters are kept."""
-        condition = clause(where)
+        condition = clause(self.db.expanded(where)) or "true"  # judgements change, the clips of this version do not
         with self._lock:
-            kept = self._masks.get(where)
+            kept = self._masks.get(condition)
         if kept is not None or self.table is None:
             return np.zeros(self.num_clips, np.bool_) if kept is None else kept
         with lance_errors("filter table clips", self.table.uri), filtered(where, self.table):
@@ -196,7 +196,7 @@ class Catalogue:
         with self._lock:
             while len(self._masks) >= 16:
                 self._masks.pop(next(iter(self._masks)))
-            self._masks[where] = mask
+            self._masks[condition] = mask
         return mask
 
     def _check_stage(self, stage: str, state: str) -> None:

@@ -1,0 +1,430 @@
+// The dataset page: how much there is, how complete it is, what was rejected, distributions, outliers, the map, runs.
+import { html, useEffect, useRef, useState } from "../vendor/handloom-vendor.js";
+import { about, get, loadAbout, post } from "./api.js";
+import { Thumb, titleOf } from "./card.js";
+import { heights } from "./filters.js";
+import { flagOf, judgeAll } from "./judge.js";
+import { useKeys } from "./keys.js";
+import { Map as EmbeddingMap } from "./map.js";
+import { clipHref, setParams, withQuery } from "./router.js";
+import { count, duration, Empty, Failure, Loading, short } from "./states.js";
+
+const LIVE_MS = 3000;
+const CALM_MS = 15000;
+const SECTIONS = [
+  ["stages", "Stages"],
+  ["rejects", "Rejects"],
+  ["numbers", "Distributions"],
+  ["outliers", "Outliers"],
+  ["map", "Map"],
+  ["runs", "Runs"],
+];
+
+export function Page({ params }) {
+  const [found, setFound] = useState(null);
+  const [failed, setFailed] = useState(null);
+  const [turn, setTurn] = useState(0);
+  const again = () => setTurn((number) => number + 1);
+  useEffect(() => {
+    const abort = new AbortController();
+    let timer = 0;
+    const ask = async () => {
+      let wait = CALM_MS;
+      try {
+        if (!document.hidden) {
+          const answer = await get("/api/dataset", {}, { signal: abort.signal });
+          if (answer.version !== about.value?.version) loadAbout().catch(() => {});
+          setFound(answer);
+          setFailed(null);
+          if (answer.running) wait = LIVE_MS;
+        }
+      } catch (error) {
+        if (error.name === "AbortError") return;
+        setFailed(error);
+      }
+      timer = setTimeout(ask, wait);
+    };
+    ask();
+    return () => {
+      abort.abort();
+      clearTimeout(timer);
+    };
+  }, [turn]);
+  const jump = (name) => document.getElementById(`part-${name}`)?.scrollIntoView({ block: "start" });
+  useKeys("Dataset", SECTIONS.map(([name, label], index) => ({ keys: [String(index + 1)], about: `to: ${label}`, run: () => void jump(name) })));
+  if (!found) return failed ? html`<${Failure} error=${failed} retry=${again} />` : html`<${Loading} what="Counting" />`;
+  if (!found.counts.clip_list && !found.counts.clips) {
+    return html`<${Empty} title="The database lists no clips yet" hint="handloom ingest folder DIR --db DB lists some; this page follows while handloom run works on them." />`;
+  }
+  const number = params.get("q") || "";
+  return html`
+    <div class="dataset">
+      ${failed && html`<p class="dataset-stale" role="alert">${failed.problem}. What is shown was counted before. <button type="button" class="button" onClick=${again}>Try again</button></p>`}
+      <${Tiles} found=${found} />
+      ${found.running && html`<${Running} found=${found} />`}
+      <nav class="dataset-nav" aria-label="Parts of this page">
+        ${SECTIONS.map(([name, label]) => html`<button key=${name} type="button" class="button quiet" onClick=${() => jump(name)}>${label}</button>`)}
+      </nav>
+      <${Part} name="stages" title="Stages" about="Rows whose columns are of today's settings, of earlier ones, or not computed."><${Stages} stages=${found.stages} /><//>
+      <${Part} name="rejects" title="Rejects" about="Clips, and stages of clips, that could not be processed.">
+        <${Rejects} title="Clips without a row" rejects=${found.rejects} part="clips" again=${again} />
+        <${Rejects} title="Stages that failed on clips with a row" rejects=${found.stage_rejects} part="stages" again=${again} />
+        ${!found.rejects.length && !found.stage_rejects.length && html`<p class="soft">Nothing was rejected.</p>`}
+      <//>
+      <${Part} name="numbers" title="Distributions" about="Bars are in the scale of square roots, so that few clips among many are seen. Choose a number for its outliers, a word for its clips.">
+        <${Facets} facets=${found.facets} />
+        <${Numbers} found=${found} chosen=${number} />
+      <//>
+      <${Part} name="outliers" title="Outliers" about="The clips with the smallest or largest values of a number."><${Outliers} found=${found} params=${params} /><//>
+      <${Part} name="map" title="Map" about=""><${EmbeddingMap} params=${params} version=${found.version} /><//>
+      <${Part} name="runs" title="Runs and indexes" about=""><${Runs} runs=${found.runs} /><${Indexes} indexes=${found.counts.indexes} /><//>
+    </div>
+  `;
+}
+
+const Part = ({ name, title, about: words, children }) => html`
+  <section class="dataset-part" id=${`part-${name}`} aria-label=${title}>
+    <h2>${title}</h2>
+    ${words && html`<p class="soft">${words}</p>`}
+    ${children}
+  </section>
+`;
+
+const percent = (share) => (share > 0 && share < 0.01 ? "< 1 %" : share > 0.99 && share < 1 ? "> 99 %" : `${Math.round(100 * share)} %`);
+const shareOf = (number, all) => (all ? percent(number / all) : "–");
+
+function Tiles({ found }) {
+  const { counts, facets } = found;
+  const flags = Object.fromEntries((facets.flag ?? []).map(([value, number]) => [value ?? "none", number]));
+  const metric = counts.clips_by_world_scale?.metric ?? 0;
+  const tiles = [
+    ["Rows", counts.clips, `of ${count(counts.clip_list, "clip")} in the list`, "/"],
+    ["Hours", short(counts.hours), `${counts.frames.toLocaleString("en")} frames`],
+    ["Pending", counts.pending, counts.pending ? "handloom run goes on" : "all are done"],
+    ["Rejects", counts.rejects, shareOf(counts.rejects, counts.clip_list)],
+    ["Left hand", shareOf(counts.clips_with_left_hand, counts.clips), "of the rows", withQuery("/", { hand: ["left", "both"] })],
+    ["Right hand", shareOf(counts.clips_with_right_hand, counts.clips), "of the rows", withQuery("/", { hand: ["right", "both"] })],
+    ["In metres", shareOf(metric, counts.clips), "poses of the camera", withQuery("/", { scale: "metric" })],
+    ["Judged good", flags.good ?? 0, "", withQuery("/", { flag: "good" })],
+    ["Judged bad", flags.bad ?? 0, "", withQuery("/", { flag: "bad" })],
+  ];
+  if (counts.outdated) tiles.push(["Outdated", counts.outdated, "made with another camera"]);
+  if (counts.clips_of_robots) tiles.push(["Of robots", counts.clips_of_robots, "of the rows"]);
+  if (counts.duplicates) tiles.push(["Near-duplicates", counts.duplicates.num_in_groups, `in ${count(counts.duplicates.num_groups, "group")}`]);
+  const shown = (value) => (typeof value === "number" ? value.toLocaleString("en") : value);
+  return html`
+    <h1 class="hidden-text">Dataset</h1>
+    <dl class="tiles">
+      ${tiles.map(([label, value, more, href]) => html`
+        <div class="tile" key=${label}>
+          <dt>${label}</dt>
+          <dd><span class="tile-value num">${href ? html`<a href=${href}>${shown(value)}</a>` : shown(value)}</span> <span class="soft">${more}</span></dd>
+        </div>`)}
+    </dl>
+  `;
+}
+
+function Running({ found }) {
+  const { counts } = found;
+  const run = found.runs.find((one) => one.running);
+  const done = counts.clip_list - counts.pending;
+  return html`
+    <div class="running" role="status">
+      <span class="spinner" aria-hidden="true"></span>
+      <span>Run <code>${run.run_id}</code>${run.host && ` on ${run.host}`} since ${time(run.started_at)}: ${count(counts.pending, "clip")} pending</span>
+      <progress max=${counts.clip_list} value=${done} aria-label="Clips that are done"></progress>
+      <span class="num">${shareOf(done, counts.clip_list)}</span>
+    </div>
+  `;
+}
+
+const KINDS = [
+  ["current", "current"],
+  ["outdated", "outdated"],
+  ["missing", "missing"],
+  ["rejected", "failed"],
+];
+
+function Stages({ stages }) {
+  if (!stages.length) return html`<p class="soft">No row yet.</p>`;
+  return html`
+    <p class="legend">${KINDS.map(([kind, label]) => html`<span key=${kind}><i class=${`block ${kind}`}></i> ${label}</span>`)}</p>
+    <div class="wide"><table class="stages">
+      <thead><tr><th scope="col">Stage</th><th scope="col" class="stages-bar">Rows</th>${KINDS.map(([kind, label]) => html`<th scope="col" class="num" key=${kind}>${label}</th>`)}<th scope="col" class="num">s/clip</th></tr></thead>
+      <tbody>
+        ${stages.map((stage) => {
+          const all = Math.max(1, stage.current + stage.outdated + stage.missing);
+          const parts = { ...stage, missing: Math.max(0, stage.missing - stage.rejected) };
+          return html`
+            <tr key=${stage.name}>
+              <th scope="row">${stage.name}${!stage.in_settings && html` <span class="soft">(not in the settings)</span>`}</th>
+              <td class="stages-bar"><span class="stack" aria-hidden="true">${KINDS.map(([kind]) => parts[kind] > 0 && html`<i key=${kind} class=${`block ${kind}`} style=${{ width: `${(100 * parts[kind]) / all}%` }}></i>`)}</span></td>
+              ${KINDS.map(([kind]) => html`<td key=${kind} class="num">${stage[kind] ? html`<a href=${withQuery("/", { stage: `${stage.name}:${kind}` })}>${stage[kind].toLocaleString("en")}</a>` : html`<span class="soft">0</span>`}</td>`)}
+              <td class="num soft">${short(stage.clip_s)}</td>
+            </tr>
+          `;
+        })}
+      </tbody>
+    </table></div>
+  `;
+}
+
+function Rejects({ title, rejects, part, again }) {
+  if (!rejects.length) return null;
+  return html`
+    <h3>${title}</h3>
+    ${rejects.map((one) => html`<${Reason} key=${`${one.stage}/${one.reason}`} one=${one} part=${part} again=${again} />`)}
+  `;
+}
+
+const PAGE = 50;
+
+function Reason({ one, part, again }) {
+  const [open, setOpen] = useState(false);
+  const [listed, setListed] = useState(null);
+  const [failed, setFailed] = useState(null);
+  const [said, setSaid] = useState("");
+  const load = async (limit) => {
+    setFailed(null);
+    try {
+      setListed(await get("/api/rejects", { part, stage: one.stage, reason: one.reason, limit }));
+    } catch (error) {
+      setFailed(error);
+    }
+  };
+  useEffect(() => {
+    if (open) load(Math.max(PAGE, listed?.rejects.length ?? 0));
+  }, [open, one.count]);
+  const requeue = async (ids) => {
+    setFailed(null);
+    setSaid("");
+    try {
+      const ended = await post("/api/requeue", { ids });
+      setSaid(`${count(ended.clips, "clip")} and ${count(ended.stages, "stage")} will be tried again by the next handloom run`);
+      again();
+      load(PAGE);
+    } catch (error) {
+      setFailed(error);
+    }
+  };
+  const all = async () => {
+    const { rejects } = await get("/api/rejects", { part, stage: one.stage, reason: one.reason, limit: 2000 });
+    await requeue(rejects.map((reject) => reject.clip_id));
+  };
+  return html`
+    <details class="reason" onToggle=${(event) => setOpen(event.target.open)}>
+      <summary><b class="num">${one.count.toLocaleString("en")}</b> <code>${one.stage}</code> ${one.reason} <span class="soft">${one.meaning}</span></summary>
+      ${failed && html`<p class="wrong" role="alert">${failed.problem} ${failed.hint}</p>`}
+      ${said && html`<p role="status">${said}</p>`}
+      ${about.value?.judging
+        ? html`<p><button type="button" class="button" onClick=${all}>Try ${one.count > 2000 ? "2,000" : "all"} again</button></p>`
+        : html`<p class="soft">Started with <code>--judge</code>, this page can put them back for the next run.</p>`}
+      <ul class="plain">
+        ${(listed?.rejects ?? one.examples).map((reject) => html`
+          <li key=${reject.clip_id}>
+            <a href=${clipHref(reject.clip_id)}>${reject.clip_id}</a>
+            ${about.value?.judging && html` <button type="button" class="button small" onClick=${() => requeue([reject.clip_id])}>Try again</button>`}
+            <span class="soft detail">${reject.detail}</span>
+          </li>`)}
+      </ul>
+      ${listed && listed.total > listed.rejects.length && html`<button type="button" class="button" onClick=${() => load(Math.min(2000, listed.rejects.length + 200))}>More (${(listed.total - listed.rejects.length).toLocaleString("en")} left)</button>`}
+    </details>
+  `;
+}
+
+const WORDS = [
+  ["dataset", "Dataset"],
+  ["verb", "Verb"],
+  ["noun", "Noun"],
+  ["participant", "Participant"],
+  ["hand", "Hands seen"],
+  ["scale", "Camera's scale"],
+];
+const MOST_WORDS = 10;
+
+function Facets({ facets }) {
+  const shown = WORDS.filter(([name]) => facets[name]?.some(([value]) => value !== null));
+  return html`
+    <div class="multiples">
+      ${shown.map(([name, label]) => {
+        const most = Math.max(...facets[name].map(([, number]) => number));
+        return html`
+          <section class="panel multiple" key=${name} aria-label=${label}>
+            <h3>${label}</h3>
+            <ul class="plain words">
+              ${facets[name].slice(0, MOST_WORDS).map(([value, number]) => html`
+                <li key=${value}>
+                  ${value === null ? html`<span class="soft">unknown</span>` : html`<a href=${withQuery("/", { [name]: value })}>${value}</a>`}
+                  <i class="block missing" style=${{ width: `${(100 * number) / most}%` }}></i>
+                  <span class="num">${number.toLocaleString("en")}</span>
+                </li>`)}
+            </ul>
+            ${facets[name].length > MOST_WORDS && html`<p class="soft">and ${facets[name].length - MOST_WORDS}${facets[name].length >= 50 ? " or more" : ""} others</p>`}
+          </section>
+        `;
+      })}
+    </div>
+  `;
+}
+
+function Numbers({ found, chosen }) {
+  const known = found.distributions.filter((one) => one.all.some((number) => number > 0));
+  const empty = found.distributions.filter((one) => !known.includes(one));
+  const choose = (name) => {
+    setParams({ q: name });
+    document.getElementById("part-outliers")?.scrollIntoView({ block: "start" });
+  };
+  return html`
+    <div class="multiples numbers">
+      ${known.map((one) => html`
+        <button type="button" class="panel multiple" key=${one.name} title=${one.about} aria-pressed=${one.name === chosen} onClick=${() => choose(one.name)}>
+          <span class="multiple-name">${one.name.replaceAll("_", " ")}</span>
+          <${Bars} counts=${one.all} />
+          <span class="multiple-ends num"><span>${short(one.edges[0])}</span><span>${short(one.edges[one.edges.length - 1])}${one.unit ? ` ${one.unit}` : ""}</span></span>
+          <span class="soft">${one.unknown ? `unknown in ${shareOf(one.unknown, found.counts.clips)}` : "known in all"}</span>
+        </button>`)}
+    </div>
+    ${empty.length > 0 && html`<p class="soft">Known in no clip: ${empty.map((one) => one.name).join(", ")}.</p>`}
+  `;
+}
+
+function Bars({ counts }) {
+  const shares = heights(counts, Math.max(1, ...counts));
+  const wide = 100 / counts.length;
+  return html`
+    <svg viewBox="0 0 100 40" preserveAspectRatio="none" aria-hidden="true" class="bars">
+      ${shares.map((share, index) => html`<rect key=${index} x=${index * wide + 0.4} y=${40 - 40 * share} width=${wide - 0.8} height=${40 * share} />`)}
+    </svg>
+  `;
+}
+
+const FIRST = ["hand_jitter_mm", "hand_jitter_px", "blur", "hand_coverage", "duration_s"];
+
+function Outliers({ found, params }) {
+  const names = found.distributions.filter((one) => one.all.some((number) => number > 0)).map((one) => one.name);
+  const asked = params.get("q");
+  const name = asked || FIRST.find((one) => names.includes(one)) || names[0];
+  const order = params.get("order") === "low" ? "low" : "high";
+  const [answer, setAnswer] = useState(null);
+  const [failed, setFailed] = useState(null);
+  const [limit, setLimit] = useState(24);
+  useEffect(() => {
+    if (!name) return undefined;
+    const abort = new AbortController();
+    get("/api/outliers", { q: name, order, limit }, { signal: abort.signal }).then(
+      (told) => {
+        setAnswer(told);
+        setFailed(null);
+      },
+      (error) => error.name !== "AbortError" && setFailed(error),
+    );
+    return () => abort.abort();
+  }, [name, order, limit, found.version]);
+  if (!name) return html`<p class="soft">No number is known yet.</p>`;
+  return html`
+    <div class="line">
+      <label>Number
+        <select value=${name} onChange=${(event) => setParams({ q: event.target.value })}>
+          ${(names.includes(name) ? names : [name, ...names]).map((one) => html`<option key=${one} value=${one}>${one.replaceAll("_", " ")}</option>`)}
+        </select>
+      </label>
+      <span class="switch" role="group" aria-label="Which end">
+        <button type="button" class="button" aria-pressed=${order === "high"} onClick=${() => setParams({ order: null })}>Largest</button>
+        <button type="button" class="button" aria-pressed=${order === "low"} onClick=${() => setParams({ order: "low" })}>Smallest</button>
+      </span>
+      <a class="button" href=${withQuery("/", { sort: order === "low" ? name : `-${name}` })}>All in this order</a>
+    </div>
+    ${failed && html`<${Failure} error=${failed} />`}
+    ${answer && html`
+      <p class="soft">${answer.about}${answer.about && ". "}Known in ${count(answer.known, "clip")}.</p>
+      <${Cards} hits=${answer.hits} text=${(hit) => `${short(hit.value)}${answer.unit ? ` ${answer.unit}` : ""} · ${placeWords(hit.place)}`} />
+      ${answer.hits.length >= limit && limit < 200 && html`<button type="button" class="button" onClick=${() => setLimit(Math.min(200, limit * 3))}>More</button>`}
+    `}
+  `;
+}
+
+function placeWords(place) {
+  if (place === null) return "";
+  return place >= 0.5 ? `above ${percent(place)}` : `below ${percent(1 - place)}`;
+}
+
+/** Small cards of clips, with a text each; buttons judge where that is allowed. */
+export function Cards({ hits, text }) {
+  const [failed, setFailed] = useState(null);
+  const set = (hit, verdict) => judgeAll([hit.clip_id], flagOf(hit) === verdict ? null : verdict).then(() => setFailed(null), setFailed);
+  return html`
+    ${failed && html`<p class="wrong" role="alert">${failed.problem} ${failed.hint}</p>`}
+    <ul class="plain small-cards">
+      ${hits.map((hit) => {
+        const flag = flagOf(hit);
+        return html`
+          <li class="card" key=${hit.clip_id}>
+            <a class="card-link" href=${clipHref(hit.clip_id)} title=${hit.clip_id}>
+              <${Thumb} hit=${hit} play=${false} height=${120} />
+              <span class="card-title">${titleOf(hit)}</span>
+            </a>
+            <span class="card-meta num">${text(hit)}</span>
+            ${about.value?.judging
+              ? html`<span class="card-judge">
+                  <button type="button" class="button small" aria-pressed=${flag === "good"} aria-label=${`Good: ${hit.clip_id}`} onClick=${() => set(hit, "good")}>✓</button>
+                  <button type="button" class="button small" aria-pressed=${flag === "bad"} aria-label=${`Bad: ${hit.clip_id}`} onClick=${() => set(hit, "bad")}>✗</button>
+                </span>`
+              : flag && html`<span class="card-marks"><span class=${`flag ${flag}`}>${flag}</span></span>`}
+          </li>
+        `;
+      })}
+    </ul>
+  `;
+}
+
+const time = (text) => new Date(text).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+
+function Runs({ runs }) {
+  if (!runs.length) return html`<p class="soft">No run yet.</p>`;
+  return html`
+    <div class="wide"><table>
+      <caption class="hidden-text">Runs, the last one first</caption>
+      <thead><tr><th scope="col">Run</th><th scope="col">Begun</th><th scope="col">Ended</th><th scope="col" class="num">Rows</th><th scope="col" class="num">Rejects</th><th scope="col" class="num">Frames/s</th><th scope="col" class="num">Took</th><th scope="col">Most time in</th></tr></thead>
+      <tbody>
+        ${runs.map((run) => {
+          const all = Object.values(run.stage_s).reduce((sum, one) => sum + one, 0);
+          const first = Object.entries(run.stage_s).slice(0, 3).map(([name, seconds]) => `${name} ${percent(seconds / all)}`);
+          return html`
+            <tr key=${run.run_id}>
+              <th scope="row"><code title=${`run key ${run.run_key}`}>${run.run_id}</code>${run.where && html`<br /><code class="soft">${run.where}</code>`}</th>
+              <td>${time(run.started_at)}</td>
+              <td>${run.running ? "running" : run.exit ?? "killed"}</td>
+              <td class="num">${run.clips?.toLocaleString("en") ?? "–"}</td>
+              <td class="num">${run.rejects?.toLocaleString("en") ?? "–"}</td>
+              <td class="num">${short(run.frames_per_s)}</td>
+              <td class="num">${duration(run.wall_s)}</td>
+              <td class="soft">${first.join(", ") || "–"}</td>
+            </tr>
+          `;
+        })}
+      </tbody>
+    </table></div>
+  `;
+}
+
+function Indexes({ indexes }) {
+  if (!indexes.length) return html`<p class="soft">No index yet: searches compare all rows. <code>handloom index --db DB</code> builds them.</p>`;
+  return html`
+    <div class="wide"><table>
+      <caption class="hidden-text">Indexes</caption>
+      <thead><tr><th scope="col">Index</th><th scope="col">Kind</th><th scope="col" class="num">Covers</th><th scope="col" class="num">Rows that wait</th><th scope="col" class="num">MB</th><th scope="col" class="num">Recall</th></tr></thead>
+      <tbody>
+        ${indexes.map((index) => html`
+          <tr key=${index.name}>
+            <th scope="row">${index.column}</th>
+            <td>${index.kind}</td>
+            <td class="num">${shareOf(index.rows, index.rows + index.rows_waiting)}</td>
+            <td class="num">${index.rows_waiting.toLocaleString("en")}</td>
+            <td class="num">${short(index.bytes / 1e6)}</td>
+            <td class="num">${short(index.recall)}</td>
+          </tr>`)}
+      </tbody>
+    </table></div>
+    ${indexes.some((index) => index.rows_waiting > 0) && html`<p class="soft">Rows that wait are searched one by one; <code>handloom index --db DB</code> adds them.</p>`}
+  `;
+}

@@ -1,0 +1,143 @@
+// Judging a clip: good or bad, why, a note; by buttons and keys. Every view of a clip sees the change at once.
+import { html, signal, useEffect, useRef, useState } from "../vendor/handloom-vendor.js";
+import { about, post } from "./api.js";
+import { useKeys } from "./keys.js";
+
+/** Judgements made on this page since it was loaded: `{clip id: judgement or null}`; they are newer than what lists hold. */
+export const judged = signal({});
+
+/** Reasons that are offered; any other may be typed. */
+export const REASONS = {
+  good: ["clean", "typical", "rare"],
+  bad: ["hands wrong", "hands missing", "left and right swapped", "tracks wrong", "scale wrong", "camera path wrong", "segments wrong", "words wrong", "blurred", "nothing happens", "private"],
+};
+const MOST_REASON = 200;
+const MOST_NOTE = 10000;
+const WHO = "handloom.who";
+
+/** The judgement of a clip as far as this page knows: the one made here, or `known`, which came with the clip. */
+export const judgementOf = (id, known = null) => (id in judged.value ? judged.value[id] : known);
+
+/** Good, bad or null of a hit of a list, which has `flag`. */
+export const flagOf = (hit) => (hit.clip_id in judged.value ? (judged.value[hit.clip_id]?.verdict ?? null) : hit.flag === "none" ? null : hit.flag);
+
+/** Write a judgement; `verdict` null takes it back. Throws ApiError. */
+export async function writeJudgement(id, verdict, { reason = "", note = "", version = about.value?.version } = {}) {
+  const { judgement } = await post("/api/judge", { clip_id: id, verdict, reason, note, who: whoJudges(), version });
+  judged.value = { ...judged.value, [id]: judgement };
+  return judgement;
+}
+
+/** The same for many clips at once, in parts that the server takes. Gives how many. */
+export async function judgeAll(ids, verdict, reason = "") {
+  let num = 0;
+  for (let start = 0; start < ids.length; start += 2000) {
+    const part = ids.slice(start, start + 2000);
+    num += (await post("/api/judge", { clip_ids: part, verdict, reason, who: whoJudges(), version: about.value?.version })).num;
+    const now = verdict === null ? null : { verdict, reason, note: null, who: whoJudges() || null, at: new Date().toISOString() };
+    judged.value = { ...judged.value, ...Object.fromEntries(part.map((id) => [id, now && { clip_id: id, ...now }])) };
+  }
+  return num;
+}
+
+/**
+ * Buttons, reason and note of one clip. `known` is the judgement that came with it; `version` the version of `clips`
+ * that is looked at. With `keys` false the keys are left to others (two clips beside each other).
+ */
+export function Judge({ id, known = null, version, keys = true }) {
+  const now = judgementOf(id, known);
+  const [reason, setReason] = useState(now?.reason ?? "");
+  const [note, setNote] = useState(now?.note ?? "");
+  const [busy, setBusy] = useState(false);
+  const [failed, setFailed] = useState(null);
+  const reasonBox = useRef(null);
+  const may = Boolean(about.value?.judging);
+  useEffect(() => {
+    setReason(now?.reason ?? "");
+    setNote(now?.note ?? "");
+    setFailed(null);
+  }, [id, now?.at]);
+  const set = async (verdict, texts = { reason, note }) => {
+    if (busy) return;
+    setBusy(true);
+    setFailed(null);
+    try {
+      await writeJudgement(id, verdict, { ...texts, version });
+    } catch (error) {
+      setFailed(error);
+    } finally {
+      setBusy(false);
+    }
+  };
+  // A reason that was given for another verdict does not go with this one.
+  const turn = (verdict) => set(verdict, now && now.verdict !== verdict && reason === (now.reason ?? "") ? { reason: "", note } : { reason, note });
+  const changed = now && (reason.trim() !== (now.reason ?? "") || note.trim() !== (now.note ?? ""));
+  useKeys("Judge", may && keys
+    ? [
+        { keys: ["y"], about: "good", run: () => void turn("good") },
+        { keys: ["n"], about: "bad", run: () => void turn("bad") },
+        { keys: ["u"], about: "take the judgement back", run: () => (now ? void set(null) : false) },
+        { keys: ["w"], about: "why: to the reason", run: () => reasonBox.current?.focus() },
+      ]
+    : []);
+  if (!may) return html`<section class="judge" aria-label="Judgement"><${Told} judgement=${now} /> ${!now && html`<p class="soft">Not judged. Judge with <code>handloom serve --judge</code>.</p>`}</section>`;
+  const save = (event) => {
+    event.preventDefault();
+    if (changed) set(now.verdict);
+  };
+  return html`
+    <section class="judge" aria-label="Judgement">
+      <div class="judge-line">
+        <span class="switch" role="group" aria-label="Verdict">
+          <button type="button" class="button judge-good" aria-pressed=${now?.verdict === "good"} disabled=${busy} title="Good (y)" onClick=${() => turn("good")}>✓ Good</button>
+          <button type="button" class="button judge-bad" aria-pressed=${now?.verdict === "bad"} disabled=${busy} title="Bad (n)" onClick=${() => turn("bad")}>✗ Bad</button>
+        </span>
+        ${now && html`<button type="button" class="button quiet" disabled=${busy} title="Take it back (u)" onClick=${() => set(null)}>Take back</button>`}
+        ${busy && html`<span class="spinner" role="status" aria-label="Writing"></span>`}
+      </div>
+      <form class="judge-texts" onSubmit=${save}>
+        <label>Why <input ref=${reasonBox} type="text" maxlength=${MOST_REASON} list="judge-reasons" value=${reason} placeholder="a word or two" onInput=${(event) => setReason(event.target.value)} /></label>
+        <datalist id="judge-reasons">${(REASONS[now?.verdict] ?? [...REASONS.bad, ...REASONS.good]).map((one) => html`<option key=${one} value=${one}></option>`)}</datalist>
+        <label>Note <textarea maxlength=${MOST_NOTE} rows="2" value=${note} onInput=${(event) => setNote(event.target.value)} onKeyDown=${(event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && save(event)}></textarea></label>
+        <${Who} />
+        ${changed && html`<button type="submit" class="button main" disabled=${busy}>Save why and note</button>`}
+        ${!now && (reason || note) && html`<p class="soft">Choose good or bad to keep this.</p>`}
+      </form>
+      ${failed && html`<p class="judge-failed" role="alert">${failed.problem} ${failed.hint}</p>`}
+      <${Told} judgement=${now} />
+    </section>
+  `;
+}
+
+/** Who made a judgement and when, as a line; what was said where it cannot be changed. */
+function Told({ judgement }) {
+  if (!judgement) return null;
+  const { verdict, reason, note, who, at, clips_version: version } = judgement;
+  return html`
+    <p class="soft judge-told" role="status">
+      Judged <b class=${verdict}>${verdict}</b>${who && ` by ${who}`}${at && `, ${new Date(at).toLocaleString()}`}${version !== null && version !== undefined && `, on version ${version}`}
+      ${!about.value?.judging && reason && html`<br />${reason}`}${!about.value?.judging && note && html`<br /><span class="judge-note">${note}</span>`}
+    </p>
+  `;
+}
+
+function Who() {
+  const [name, setName] = useState(whoJudges);
+  const change = (event) => {
+    setName(event.target.value);
+    try {
+      localStorage.setItem(WHO, event.target.value.trim());
+    } catch {
+      // Storage may be forbidden: the server's own name for the person is taken.
+    }
+  };
+  return html`<label>Your name <input type="text" maxlength="200" autocomplete="name" value=${name} placeholder="your user name" onInput=${change} /></label>`;
+}
+
+function whoJudges() {
+  try {
+    return localStorage.getItem(WHO) ?? "";
+  } catch {
+    return "";
+  }
+}
