@@ -79,6 +79,8 @@ class Access:
         if self._hosts and _name_of(host) not in self._hosts:
             hint = "open the address that `handloom serve` printed; another name is given with --host"
             return 421, f"the host {host[:200]!r} is not served here", hint
+        if "\0" in scope["path"]:
+            return 400, "the address holds a zero byte", "docs/gallery.md has the addresses"
         if scope["method"] in ("GET", "HEAD"):
             return None
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")

@@ -72,11 +72,19 @@ class Kept(Generic[Value]):
 class Gallery:
     """One database as the pages see it.
 
-    judging: whether verdicts may be written. source_options: of the filesystem of remote videos.
+    judging: whether verdicts may be written. source_options: of the filesystem of remote videos. look_every_s: how
+    often a new version of `clips`, and what stands beside it, is looked for.
     """
 
-    def __init__(self, db: Database, judging: bool = False, source_options: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        db: Database,
+        judging: bool = False,
+        source_options: dict[str, Any] | None = None,
+        look_every_s: float = LOOK_EVERY_S,
+    ) -> None:
         self.db, self.judging, self.source_options = db, judging, source_options
+        self._look_every_s = look_every_s
         self.started = time.time()
         self._lock, self._load_lock = threading.Lock(), threading.Lock()
         self._strip_lock = threading.Lock()
@@ -137,7 +145,9 @@ class Gallery:
         if kept is None:
             with self._load_lock:
                 return self._newest or self._load()
-        if now - self._looked_at > max(LOOK_EVERY_S, LOAD_SHARE * self._load_s) and self._load_lock.acquire(False):
+        if now - self._looked_at > max(self._look_every_s, LOAD_SHARE * self._load_s) and self._load_lock.acquire(
+            False
+        ):
             self._looked_at = now
             threading.Thread(target=self._look, args=(kept,), daemon=True).start()
         return kept
@@ -160,15 +170,15 @@ class Gallery:
         self._load_s = self._looked_at - begun
         return found
 
-    def short(self, name: str, make: Callable[[], Value], seconds: float = LOOK_EVERY_S) -> Value:
-        """What `make` gives, for some seconds the same."""
+    def short(self, name: str, make: Callable[[], Value], times: float = 1.0) -> Value:
+        """What `make` gives, for some seconds the same: `times` those after which a new version is looked for."""
         with self._lock:
             kept = self._short.get(name)
         if kept is not None and time.monotonic() < kept[0]:
             return kept[1]
         found = make()
         with self._lock:
-            self._short[name] = (time.monotonic() + seconds, found)
+            self._short[name] = (time.monotonic() + times * self._look_every_s, found)
         return found
 
     def forget(self, name: str) -> None:
@@ -199,7 +209,7 @@ class Gallery:
         """`handloom.pipelines.stages.stage_states`, for half a minute the same: it counts rows."""
         from handloom.pipelines.stages import stage_states
 
-        return self.short("stages", lambda: stage_states(self.db), 30.0)
+        return self.short("stages", lambda: stage_states(self.db), 15.0)
 
     def keys(self) -> Mapping[str, str | None]:
         """Today's key of each stage."""

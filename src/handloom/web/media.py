@@ -78,7 +78,7 @@ class Media:
 
     def __init__(self, gallery: Gallery) -> None:
         self._gallery = gallery
-        self._source = VideoSource(storage_options=gallery.source_options)
+        self._source = VideoSource(attempts=1, storage_options=gallery.source_options)  # somebody waits
         self._source_lock, self._draw_lock = threading.Lock(), threading.Lock()
         self._thumbs: Kept[bytes] = Kept(THUMBS_BYTES, len)
 

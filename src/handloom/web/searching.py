@@ -178,6 +178,7 @@ class Searches:
         within: NDArray[np.bool_] | None = None
         found: Ranked | None = None
         if query.ranks and catalogue.num_clips:
+            itself = None if query.clip is None else catalogue.place(query.clip)
             need = MOST_RANKED if sort else offset + limit
             found = self.rank(catalogue, query, catalogue.sql(filters, known), need)
             places = found.places
@@ -185,8 +186,7 @@ class Searches:
                 rank_of = np.empty(catalogue.num_clips, np.int64)
                 rank_of[catalogue.order(sort)] = np.arange(catalogue.num_clips)
                 places = places[np.argsort(rank_of[places], kind="stable")]
-            itself = query.clip is not None and query.clip in catalogue.places
-            others = int(passing.sum()) - int(itself and passing[catalogue.places[query.clip or ""]])
+            others = int(passing.sum()) - int(itself is not None and passing[itself])
             total = len(places) if found.complete else min(others, MOST_RANKED)
             told |= {"exact": found.hits.exact, "scoring": found.hits.scoring, "unused": dict(found.hits.unused)}
             told["num_listed_at_most"] = MOST_RANKED

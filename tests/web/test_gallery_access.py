@@ -1,0 +1,149 @@
+"""Who may ask the gallery's server, for what, and how much."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+from support.gallery import client_of, gallery_db
+
+from handloom.errors import ConfigError
+from handloom.web.access import MOST_BYTES, hosts_of, is_loopback
+from handloom.web.app import STATIC
+from handloom.web.serving import serve
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory):
+    return gallery_db(tmp_path_factory.mktemp("gallery") / "db", range(2))
+
+
+@pytest.fixture(scope="module")
+def client(db):
+    with client_of(db) as found:
+        yield found
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:8770", "localhost:1", "[::1]:8770", "LOCALHOST."])
+def test_own_names_are_served(client, host):
+    assert client.get("/api/about", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "192.168.0.7:8770", "", "[::2]", "a@localhost"]
+)
+def test_other_names_are_not(client, host):
+    """A page elsewhere whose name was turned to this address sends its own name."""
+    answer = client.get("/api/about", headers={"Host": host})
+    assert answer.status_code == 421
+    assert "num_clips" not in answer.text
+
+
+def test_every_answer_has_the_headers(client):
+    for address in ("/api/about", "/api/nothing", "/api/clip", "/static/vendor/handloom-vendor.js", "/"):
+        headers = client.get(address).headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Origin": "http://127.0.0.1"}, 403),
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Length": "300000000"}, 413),
+        ({"Origin": "http://127.0.0.1", "Sec-Fetch-Site": "same-origin"}, 400),  # served: the form has no file
+    ],
+)
+def test_forms_of_other_pages_are_refused(client, headers, status):
+    body = b"--x\r\n\r\n--x--\r\n"
+    own = {"Content-Type": "multipart/form-data; boundary=x", **headers}
+    answer = client.post("/api/upload", content=body, headers=own)
+    assert (answer.status_code, "error" in answer.json()) == (status, True)
+
+
+def test_long_bodies_are_refused_whatever_they_say(client):
+    def body():
+        for _ in range(12):
+            yield b"x" * (MOST_BYTES // 8)
+
+    answer = client.post("/api/about", content=body(), headers={"Content-Type": "application/json"})
+    assert answer.status_code in (405, 413)  # nothing there reads it
+    assert client.post("/api/about", json={}).status_code == 405
+
+
+def test_files_outside_of_the_static_folder_are_not_served(client):
+    assert (STATIC.parent / "app.py").exists()
+    for path in (
+        "../app.py",
+        "%2e%2e/app.py",
+        "..%2fapp.py",
+        "vendor/../../app.py",
+        "/etc/passwd",
+        "%2fetc%2fpasswd",
+        "x\0",
+    ):
+        answer = client.get(f"/static/{path.replace(chr(0), '%00')}")
+        assert answer.status_code in (400, 404), path
+        assert "import" not in answer.text
+    assert client.get("/static/vendor/handloom-vendor.js").status_code == 200
+
+
+def test_a_token_is_asked_for_once(db):
+    client = client_of(db, token="secret-of-the-test", hosts=hosts_of("0.0.0.0"))
+    for address in (
+        "/api/about",
+        "/",
+        "/api/about?token=wrong",
+        "/api/about?token=",
+        "/static/vendor/handloom-vendor.js",
+    ):
+        assert client.get(address).status_code == 401
+    assert client.post("/api/upload?token=secret-of-the-test", files={"file": ("a", b"x")}).status_code == 401
+    entered = client.get("/api/about?x=a%26b&token=secret-of-the-test", headers={"Host": "any.example"})
+    assert (entered.status_code, entered.headers["location"]) == (303, "/api/about?x=a%26b")
+    cookie = entered.headers["set-cookie"]
+    assert re.search(r"HttpOnly.*SameSite=Strict", cookie)
+    value = cookie.partition(";")[0]
+    client.cookies.clear()
+    assert client.get("/api/about", headers={"Cookie": value}).status_code == 200
+    assert client.get("/api/about", headers={"Cookie": value[:-1]}).status_code == 401
+    elsewhere = client.get("//evil.example/?token=secret-of-the-test")
+    assert not elsewhere.headers.get("location", "/").startswith("//")
+
+
+def test_which_addresses_are_this_machines_alone():
+    assert all(map(is_loopback, ("127.0.0.1", "localhost", "::1", "[::1]")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "", "192.168.0.1", "127.0.0.1.example")))
+    assert hosts_of("10.0.0.1") > {"10.0.0.1", "localhost"}
+    assert not hosts_of("0.0.0.0")
+
+
+def test_a_port_that_is_taken_is_said(db):
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="is taken"):
+        serve(db, port=taken.getsockname()[1])
+    with pytest.raises(ConfigError, match="cannot listen on"):
+        serve(db, "192.0.2.1", 0)
+
+
+def test_the_command_serves_until_it_is_interrupted(db):
+    run = "from handloom.cli import main; main()"
+    command = [sys.executable, "-c", run, "serve", "--db", db.uri, "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        address = process.stdout.readline().strip()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", address)
+        with urllib.request.urlopen(f"{address}api/about", timeout=60) as answer:
+            assert b'"num_clips":2' in answer.read()
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+    assert "Traceback" not in said

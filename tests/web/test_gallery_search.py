@@ -1,0 +1,249 @@
+"""Searches, filters, counts and orders of the gallery's server."""
+
+from __future__ import annotations
+
+import io
+import time
+from datetime import timedelta
+
+import lance
+import numpy as np
+import pytest
+from support.gallery import add, client_of, gallery_clip, gallery_db, jpeg, judge
+
+from handloom.store.search.index import build_indexes
+from handloom.web.catalogue import BINS, Catalogue, Filters, Known
+
+NUM = 23
+CHOICES = {
+    "dataset": ("test", "nowhere"),
+    "verb": ("open", "cut", ""),
+    "noun": ("drawer", ""),
+    "participant": ("P1", "P2"),
+    "hand": ("left", "right", "both", "none"),
+    "scale": ("metric", "none", ""),
+    "flag": ("good", "bad", "none"),
+}
+RANGES = {"blur": (3.0, 17.0), "brightness": (0.2, None), "duration_s": (None, 0.5), "hand_coverage": (0.5, None)}
+STATES = (("look", "missing"), ("look", "outdated"), ("frames", "current"), ("look", "rejected"))
+VERDICTS = {
+    gallery_clip(2).clip_id: "good",
+    gallery_clip(3).clip_id: "bad",
+    gallery_clip(5).clip_id: "bad",
+    "x": "good",
+}
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory):
+    path = tmp_path_factory.mktemp("gallery")
+    found = gallery_db(path, range(NUM))
+    judge(path, VERDICTS)
+    build_indexes(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def client(db):
+    with client_of(db) as found:
+        yield found
+
+
+def known() -> Known:
+    return Known(VERDICTS, lambda: {"look": "k1", "frames": "f1"}, lambda stage: frozenset([gallery_clip(7).clip_id]))
+
+
+def chance(seed: int) -> Filters:
+    """Some filters."""
+    rng = np.random.default_rng(seed)
+    chosen = {
+        name: tuple(v for v in values if rng.random() < 0.6) for name, values in CHOICES.items() if rng.random() < 0.3
+    }
+    ranges = {name: span for name, span in RANGES.items() if rng.random() < 0.2}
+    stages = tuple(one for one in STATES if rng.random() < 0.1)
+    return Filters(chosen, ranges, "start_s > 1 OR hand_left" if rng.random() < 0.3 else None, stages)
+
+
+def test_filters_in_memory_and_as_sql_pass_the_same_clips(db):
+    """Lists use one, searches that rank the other."""
+    catalogue = Catalogue(db, db.table("clips"))
+    sizes = set()
+    for seed in range(60):
+        filters = chance(seed)
+        mask = catalogue.passing(catalogue.masks(filters, known()))
+        found = {row["clip_id"] for row in catalogue.facts(np.flatnonzero(mask))}
+        assert found == set(db.clips(["clip_id"], catalogue.sql(filters, known())).column("clip_id").to_pylist()), (
+            filters
+        )
+        sizes.add(len(found))
+    assert len(sizes) > 8
+
+
+def test_counts_of_facets_are_what_choosing_them_finds(client):
+    """Whatever else is chosen, and whatever is chosen of the facet itself."""
+    for more in ("", "&hand=both&hand=left", "&verb=open&q.blur=2:20", "&where=start_s>2&flag=none", "&noun="):
+        told = client.get(f"/api/search?facets=1{more}").json()
+        for name, counts in told["facets"].items():
+            rest = "".join(f"&{part}" for part in more.split("&")[1:] if not part.startswith(f"{name}="))
+            for value, count in counts:
+                found = client.get(f"/api/search?limit=1{rest}&{name}={value or ''}").json()
+                assert found["total"] == count > 0, (more, name, value)
+
+
+def test_histograms_count_every_clip_once(client):
+    told = client.get("/api/search?facets=1&q.blur=5:&hand=left&hand=both").json()
+    all_but_blur = client.get("/api/search?hand=left&hand=both").json()["total"]
+    for name, one in told["histograms"].items():
+        assert len(one["edges"]) == BINS + 1
+        assert one["edges"] == sorted(one["edges"])
+        of = all_but_blur if name == "blur" else told["total"]
+        assert sum(one["counts"]) + one["unknown"] == of, name
+        assert sum(one["all"]) <= NUM
+        assert all(some <= every for some, every in zip(one["counts"], one["all"], strict=True))
+
+
+def ids_of(client, address: str, limit: int) -> list[str]:
+    """All ids, page by page."""
+    found: list[str] = []
+    while True:
+        told = client.get(f"{address}&offset={len(found)}&limit={limit}").json()
+        found += [hit["clip_id"] for hit in told["hits"]]
+        if not told["hits"]:
+            assert len(found) == told["total"]
+            return found
+
+
+@pytest.mark.parametrize("query", ["sort=-blur", "sort=random:7", "clip=test%3Av0%3A0-1000&by=motion", "text=open"])
+def test_pages_are_parts_of_one_list(client, query):
+    whole = ids_of(client, f"/api/search?{query}", 200)
+    assert len(set(whole)) == len(whole) > 10
+    assert ids_of(client, f"/api/search?{query}", 4) == whole
+
+
+def test_sorted_lists_rise_and_fall_and_unknown_is_last(client, db):
+    blur = {row["clip_id"]: row["quality"]["blur"] for row in db.clips(["clip_id", "quality"]).to_pylist()}
+    blur = {name: value for name, value in blur.items()}
+    for sort, sign in (("blur", 1), ("-blur", -1)):
+        values = [blur[one] for one in ids_of(client, f"/api/search?sort={sort}", 200)]
+        keys = [(value is None, sign * (value or 0.0)) for value in values]
+        assert keys == sorted(keys)
+    names = ids_of(client, "/api/search?sort=-clip_id", 200)
+    assert names == sorted(names, reverse=True)
+
+
+def test_a_search_is_that_of_the_database(client, db):
+    clip_id = gallery_clip(0).clip_id
+    hits = db.search(clip=clip_id, by="motion", k=200, where="hand_left", embodiment="all")
+    told = client.get(f"/api/search?clip={clip_id}&by=motion&where=hand_left&limit=200").json()
+    assert [hit["clip_id"] for hit in told["hits"]] == [hit.clip_id for hit in hits]
+    assert [hit["score"] for hit in told["hits"]] == [hit.score for hit in hits]
+    assert told["hits"][0]["parts"]["motion"]["rank"] == 1
+    assert (told["version"], told["scoring"], told["total"]) == (db.version, hits.scoring, len(hits))
+    words = client.get("/api/search?text=onion&facets=1&verb=cut").json()
+    assert {hit["noun"] for hit in words["hits"]} == {"onion"}
+    assert words["hits"]
+    by_verb = dict(words["facets"]["verb"])
+    assert by_verb["cut"] == words["total"] < sum(by_verb.values())  # of what the words find, whatever is chosen
+    assert sum(by_verb.values()) == client.get("/api/search?text=onion").json()["total"]
+    best = client.get(f"/api/search?clip={clip_id}&by=motion&sort=blur").json()["hits"]
+    assert [hit["score"] is not None for hit in best] == [True] * len(best)
+
+
+def test_what_a_hit_says(client):
+    by_id = {hit["clip_id"]: hit for hit in client.get("/api/search").json()["hits"]}
+    one = by_id[gallery_clip(2).clip_id]
+    told = (one["verb"], one["hand_left"], one["hand_right"], one["has_frames"], one["flag"], one["narration"])
+    assert told == ("wipe", True, True, True, "good", "open drawer 2")
+    assert by_id[gallery_clip(3).clip_id]["narration"] is None
+    about = client.get("/api/about").json()
+    assert (about["num_clips"], about["num_listed"], about["texts"], about["judging"]) == (NUM, NUM, True, False)
+    assert about["embeddings"] == ["motion", "appearance"]
+
+
+WRONG = (
+    "where=blurr>1", "where=(", "where=1; DROP TABLE clips", f"where={'a' * 4001}", f"text={'a' * 2001}", "limit=0",
+    "limit=1000", "offset=-1", "limit=many", "sort=beauty", "q.blur=1", "q.blur=a:b", "q.beauty=1:", "q.blur=nan:",
+    "stage=look:good", "stage=nothing:current", "stage=look", "clip=test%3Av0%3A0-1000&by=beauty", "from_s=1&text=open",
+    "v=-1", "v=x", "clip=test%3Av0%3A0-1000&from_s=9&to_s=1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("query", WRONG)
+def test_what_cannot_be_used_is_said(client, query):
+    answer = client.get(f"/api/search?{query}")
+    error = answer.json()["error"]
+    assert answer.status_code == 400
+    assert error["problem"]
+    assert "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize("query", ["clip=nobody", "query=gone", "v=999999", f"v={1 << 61}"])
+def test_what_is_not_there_is_said(client, query):
+    answer = client.get(f"/api/search?{query}")
+    assert answer.status_code in (404, 503)
+    assert answer.json()["error"]["hint"]
+
+
+def test_answers_with_a_version_are_kept_and_others_asked_for_again(client, db):
+    pinned = client.get(f"/api/search?v={db.version}")
+    assert "immutable" in pinned.headers["cache-control"]
+    newest = client.get("/media/thumb?id=test%3Av0%3A0-1000")
+    assert newest.headers["cache-control"] == "no-cache"
+    again = client.get("/media/thumb?id=test%3Av0%3A0-1000", headers={"If-None-Match": newest.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert client.get("/api/search?facets=1", headers={"Accept-Encoding": "gzip"}).headers["content-encoding"] == "gzip"
+
+
+@pytest.mark.parametrize("num", [0, 1])
+def test_a_database_of_few_clips(tmp_path, num):
+    client = client_of(gallery_db(tmp_path / "db", range(num)))
+    told = client.get("/api/search?facets=1&sort=-blur").json()
+    assert (told["total"], len(told["hits"])) == (num, num)
+    assert client.get("/api/search?text=open&q.blur=1:2&verb=cut").status_code == (200 if not num else 503)  # no index
+    assert client.get("/api/about").json()["num_clips"] == num
+    assert client.get("/api/clip?id=x").status_code == 404
+    assert client.get("/api/search?clip=x&by=motion").status_code == (404 if num else 200)
+
+
+def test_new_rows_are_seen_and_old_versions_stay_until_they_are_gone(tmp_path):
+    path = tmp_path / "db"
+    db = gallery_db(path, range(3))
+    client, old = client_of(db), db.version
+    assert client.get("/api/search").json()["total"] == 3
+    add(path, range(3, 5), first=3)
+    until = time.monotonic() + 60
+    while client.get("/api/search").json()["total"] == 3:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    assert client.get("/api/search").json()["version"] > old
+    assert client.get(f"/api/search?v={old}").json()["total"] == 3
+    table = lance.dataset(str(path / "clips.lance"))
+    table.delete("true")  # all rows
+    table.cleanup_old_versions(timedelta(0), delete_unverified=True)
+    fresh = client_of(db)
+    assert fresh.get(f"/api/search?v={old}").status_code == 404
+    for address in ("/media/frames", "/api/clip", "/download/row"):  # of a version that was open
+        answer = client.get(f"{address}?id=test%3Av0%3A1000-2000&v={old}")
+        assert answer.status_code in (404, 503), address
+        assert answer.json()["error"]["problem"]
+    assert fresh.get("/api/search?facets=1").json()["total"] == 0
+
+
+def upload(client, name: str, data: bytes, **more):
+    return client.post("/api/upload", files={"file": (name, io.BytesIO(data))}, **more)
+
+
+def test_uploads(client):
+    told = upload(client, "../../x.jpg", jpeg((64, 48), 3)).json()
+    assert (told["kind"], told["name"]) == ("image", "../../x.jpg")
+    searched = client.get(f"/api/search?query={told['query']}")
+    assert searched.status_code == 400  # the table has no embedding of images
+    assert "look" in searched.json()["error"]["problem"]
+    assert upload(client, "a.mp4", b"no video at all").json()["kind"] == "video"
+    assert upload(client, "a.txt", b"words").status_code == 400
+    assert upload(client, "", b"").status_code == 400
+    assert client.post("/api/upload", files={"other": ("a.jpg", b"x")}).status_code == 400
+    first = told["query"]
+    for number in range(20):
+        assert upload(client, f"{number}.jpg", jpeg((8, 8), number)).status_code == 200
+    assert client.get(f"/api/search?query={first}").status_code == 404  # others came
