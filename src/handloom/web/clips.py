@@ -124,6 +124,7 @@ class Clips:
                 "given": camera_label(row.get("camera")),
                 "source": row.get("camera_source"),
                 "scale": row.get("world_scale"),
+                "unit_m": row.get("world_unit_m"),
                 "focal_sigma": row.get("camera_focal_sigma"),
                 "model": row.get("camera_model"),
                 "preset": row.get("camera_preset"),

@@ -1,7 +1,7 @@
 // A clip in 3D on the page's clock: hands, tracks, held things, the camera and its path, axes and a scale bar.
 import {
-  BoxGeometry, BufferAttribute, BufferGeometry, Color, DynamicDrawUsage, EdgesGeometry, Group, html, Line, LineBasicMaterial, LineSegments, Matrix4,
-  OrbitControls, PerspectiveCamera, Points, PointsMaterial, Quaternion, Scene as ThreeScene, useEffect, useMemo, useRef, useSignalEffect, useState, Vector3,
+  BoxGeometry, BufferAttribute, BufferGeometry, Color, DynamicDrawUsage, EdgesGeometry, Group, html, InstancedMesh, Line, LineBasicMaterial, LineSegments,
+  Matrix4, MeshBasicMaterial, OrbitControls, PerspectiveCamera, Points, PointsMaterial, Quaternion, Scene as ThreeScene, useEffect, useMemo, useRef, useSignalEffect, useState, Vector3,
   WebGLRenderer,
 } from "../vendor/handloom-vendor.js";
 import { HAND_COLORS, SKELETON, thingColor } from "./overlay.js";
@@ -10,7 +10,8 @@ import { roundStep } from "./timeline.js";
 
 const NUM_KEYPOINTS = 21;
 const FLIP = new Matrix4().makeScale(1, -1, -1); // x right, y down, z forward of handloom to y up, z backward of three
-export const VIEWS = [["orbit", "Orbit"], ["camera", "Follow camera"], ["top", "Top"]];
+/** The reader turns it; it follows the camera; it looks from above. */
+export const VIEWS = [["orbit", "Orbit"], ["camera", "Camera"], ["top", "Top"]];
 const TRAIL_FRAMES = 15;
 const [SLOW_MS, REST_MS] = [500, 120]; // without a graphics chip: longest time between two draws, and how long the clock rests before one
 
@@ -49,15 +50,23 @@ export function Scene({ clip, clock, layers, view, setView, revision }) {
   if (!known) return html`<div class="clip-scene clip-empty"><p>No position in 3D is known of this clip: no camera path, and no hand with a place.</p></div>`;
   return html`
     <figure class="clip-scene">
-      <canvas ref=${canvas} role="img" tabindex="-1" aria-label="3D view: hands, tracks and camera"></canvas>
-      <div class="clip-views switch" role="group" aria-label="View">
-        ${VIEWS.map(([name, title]) => html`<button type="button" key=${name} class="button" aria-pressed=${view === name} onClick=${() => setView(name)}>${title}</button>`)}
+      <div class="clip-space" style=${{ aspectRatio: `${clip.width} / ${clip.height}` }}>
+        <canvas ref=${canvas} role="img" aria-label="3D view: hands, tracks and camera"></canvas>
+        <div class="clip-views switch" role="group" aria-label="View">
+          ${VIEWS.map(([name, title]) => html`<button type="button" key=${name} class="button" aria-pressed=${view === name} onClick=${() => setView(name)} title="Next view: v">${title}</button>`)}
+        </div>
+        <div class="clip-bar num" ref=${bar} hidden><span></span><i></i></div>
+        ${failed && html`<p class="clip-notice" role="alert">${failed}</p>`}
       </div>
-      <div class="clip-bar num" ref=${bar}><span></span><i></i></div>
-      ${failed && html`<p class="clip-notice" role="alert">${failed}</p>`}
       <figcaption>${caption(clip)}</figcaption>
     </figure>
   `;
+}
+
+/** Whether the view is of the world. Where hands have places in the camera's frame alone (a path of unknown scale), it is of that. */
+function isInWorld(clip) {
+  const { hand_keypoints_world_m: world, hand_keypoints_cam_m: camera } = clip.arrays;
+  return clip.hasWorld && (hasAny(world) || !hasAny(camera));
 }
 
 function hasAny(array) {
@@ -67,6 +76,7 @@ function hasAny(array) {
 /** What the reader must know about the frame and the scale. */
 function caption(clip) {
   const { scale, path_reason: reason } = clip.facts.camera ?? {};
+  if (clip.hasWorld && !isInWorld(clip)) return "The camera path has no known scale: hands and tracks are shown in the camera's frame, in metres.";
   if (!clip.hasWorld) return `No camera path is known${reason ? ` (${reason})` : ""}: hands and tracks are shown in the camera's frame.`;
   if (scale !== "metric") return "World of the camera path. Its scale is unknown: lengths have no unit.";
   return "World of the camera path, in metres. Up is the first camera's up.";
@@ -104,14 +114,13 @@ class World {
   build() {
     const { clip, root } = this;
     const { arrays } = clip;
-    const inWorld = clip.hasWorld;
+    const inWorld = (this.inWorld = isInWorld(clip));
     this.hands = (inWorld ? arrays.hand_keypoints_world_m : arrays.hand_keypoints_cam_m)?.data;
     this.handParts = [0, 1].map((hand) => {
       const color = shownColor(HAND_COLORS[hand]);
       const points = moving(NUM_KEYPOINTS);
-      const bones = new LineSegments(points, new LineBasicMaterial({ color }));
-      bones.geometry.setIndex(SKELETON.flat());
-      const joints = new Points(points, new PointsMaterial({ color, size: 5, sizeAttenuation: false }));
+      const bones = new InstancedMesh(new BoxGeometry(1, 1, 1), new MeshBasicMaterial({ color }), SKELETON.length);
+      const joints = new Points(points, new PointsMaterial({ color, size: 3, sizeAttenuation: false }));
       const trail = new Line(moving(TRAIL_FRAMES), new LineBasicMaterial({ color, transparent: true, opacity: 0.6 }));
       for (const part of [bones, joints, trail]) add(root, part);
       return { points, bones, joints, trail };
@@ -232,7 +241,10 @@ class World {
       const values = hands?.subarray(first, first + 3 * NUM_KEYPOINTS);
       const there = shown.hands && !!values && values.every(Number.isFinite);
       bones.visible = joints.visible = there;
-      if (there) set(points, values);
+      if (there) {
+        set(points, values);
+        setBones(bones, values);
+      }
       trail.visible = shown.hands && this.setTrail(trail, hand);
     });
     if (this.cloud) {
@@ -277,7 +289,7 @@ class World {
     let num = 0;
     for (let n = 0; n < tracks.num; n++) {
       let place = null;
-      if (tracks.world && this.clip.hasWorld && !(grid && n < tracks.numGrid)) {
+      if (tracks.world && this.inWorld && !(grid && n < tracks.numGrid)) {
         const first = 3 * (frame * tracks.num + n);
         place = [tracks.world[first], tracks.world[first + 1], tracks.world[first + 2]];
       } else if (this.lift && depth) place = this.lift(xy[2 * n], xy[2 * n + 1], depth[n], this.poses.at(frame));
@@ -303,7 +315,7 @@ class World {
   /** A bar of a round length at the distance of what is looked at. */
   drawBar(height) {
     const { eye, controls, bar, clip } = this;
-    const metric = !clip.hasWorld || clip.facts.camera?.scale === "metric";
+    const metric = !this.inWorld || clip.facts.camera?.scale === "metric";
     bar.hidden = !metric || this.view === "camera";
     if (bar.hidden) return;
     const unit_px = height / (2 * Math.tan((eye.fov * Math.PI) / 360) * Math.max(eye.position.distanceTo(controls.target), 1e-3));
@@ -361,9 +373,26 @@ function set(geometry, values) {
   geometry.attributes.position.needsUpdate = true;
 }
 
+const STICK = { matrix: new Matrix4(), from: new Vector3(), way: new Vector3(), turn: new Quaternion(), size: new Vector3(), up: new Vector3(0, 1, 0) };
+
+/** A stick for each bone of a hand, as thick as a fourteenth of the palm. values: (63,) places of the keypoints. */
+function setBones(bones, values) {
+  const { matrix, from, way, turn, size, up } = STICK;
+  const place = (k, into) => into.fromArray(values, 3 * k);
+  const thick = place(9, way).sub(place(0, from)).length() / 14;
+  SKELETON.forEach(([a, b], n) => {
+    place(b, way).sub(place(a, from));
+    const length = way.length();
+    turn.setFromUnitVectors(up, size.copy(way).divideScalar(length || 1));
+    matrix.compose(from.addScaledVector(way, 0.5), turn, size.set(thick, length || thick, thick));
+    bones.setMatrixAt(n, matrix);
+  });
+  bones.instanceMatrix.needsUpdate = true;
+}
+
 /** The camera's poses: `at(frame)` a Matrix4 in metres, null unknown; the identity where there is no path. fov: degrees. */
 function cameraPoses(clip) {
-  const poses = clip.hasWorld ? clip.arrays.world_from_camera.data : null;
+  const poses = isInWorld(clip) ? clip.arrays.world_from_camera.data : null;
   const unit_m = clip.facts.camera?.unit_m ?? 1;
   const focal_px = clip.arrays.camera_matrix?.data[4] || clip.height;
   const at = (frame) => {
