@@ -18,7 +18,7 @@ from handloom.draw.hits import FRAMES, write_hits
 from handloom.errors import ConfigError, StoreError
 from handloom.models.faces import FaceFinder
 from handloom.pipelines.search import _shown
-from handloom.retrieval.video import some_frames
+from handloom.retrieval.video import extract, some_frames
 from handloom.schemas.settings import Settings
 from handloom.store.search.index import ensure_text_indexes
 from handloom.store.search.results import Part
@@ -347,3 +347,20 @@ def test_faces_of_the_asked_picture_are_blurred_where_those_of_rows_are(db, tmp_
         (hidden,) = _shown(db, {"image": given})
         counts.append([len(find(image)) for _, image in (*plain.images, *hidden.images)])
     assert counts == [[1, 0], [1, 0]]
+
+
+def test_a_video_is_extracted_once_as_long_as_it_is_the_same(db, tmp_path):
+    path, images = tmp_path / "asked.mp4", [scene(300 + number) for number in range(4)]
+
+    def vector():
+        return extract(db, str(path), by=("appearance",))["embedding_appearance"]
+
+    write_video(path, images, np.arange(4) / 10)
+    first = vector()
+    assert vector() is first
+    write_video(path, [255 - image for image in images], np.arange(4) / 10)
+    other = vector()
+    assert np.abs(other - first).max() > 0.01
+    path.unlink()
+    with pytest.raises(ConfigError, match="there is no file"):
+        vector()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ClipError, ConfigError, HandloomError
+from handloom.io.addresses import is_remote, local_path
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import Settings, of_any_version
 from handloom.schemas.tables.embeddings import embedding_columns, no_embedding
@@ -33,6 +37,10 @@ QUERY_HINTS = {
 MOVEMENT = ("probe", "hands_2d", "hands_3d", "tracks", "motion_steps")
 """Stages whose columns a movement is made of."""
 OTHER_HINT = "try another part of it, or another video"
+MOST_KEPT = 8
+_lock = threading.Lock()
+_kept: OrderedDict[tuple[object, ...], dict[str, Any]] = OrderedDict()
+"""The columns of local videos that were extracted last: the same video is searched by again, with other filters."""
 
 
 def settings_of(db: Tables) -> Settings:
@@ -52,7 +60,7 @@ def extract(
     movement: bool = False,
 ) -> dict[str, Any]:
     """The columns of a part of a video that a search compares, as `row_arrays` gives them. Only the stages that they
-    need are computed.
+    need are computed, once for the same file and settings.
 
     by: names of embeddings. movement: also the columns of hands and tracks.
 
@@ -63,8 +71,31 @@ def extract(
 
     settings, graph = _graph(db, by)
     targets = [*_writers(db, graph, by), *(MOVEMENT if movement else ())]
+    file = _identity(video)
+    key = (file, settings.model_dump_json(), start_s, end_s, tuple(targets))
+    with _lock:
+        if file is not None and key in _kept:
+            _kept.move_to_end(key)
+            return dict(_kept[key])
     with opened(settings, video, start_s, end_s, source_options) as item:
-        return Extractor(settings, "query", stages=graph.ancestors(targets)).columns(item, targets)
+        found = Extractor(settings, "query", stages=graph.ancestors(targets)).columns(item, targets)
+    if file is not None and file == _identity(video):
+        with _lock:
+            _kept[key] = found
+            while len(_kept) > MOST_KEPT:
+                _kept.popitem(last=False)
+    return dict(found)
+
+
+def _identity(video: str) -> tuple[object, ...] | None:
+    """Which file this is; None for one that is not on this machine's disks."""
+    if is_remote(video):
+        return None
+    try:
+        there = os.stat(local_path(video))
+    except OSError:
+        return None
+    return os.path.abspath(local_path(video)), there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns
 
 
 def some_frames(
