@@ -18,8 +18,8 @@ from handloom.errors import ConfigError
 
 # In the order of use: from clips to a table, from the table to others. Commands that are not named here come last.
 ORDER = (
-    *("demo", "synth", "ingest", "run", "calibrate", "status", "stages", "index", "search", "show", "serve", "skill"),
-    *("remove", "export", "train", "sim", "presets", "bench", "doctor"),
+    *("demo", "synth", "ingest", "run", "calibrate", "status", "stages", "index", "search", "show", "serve"),
+    *("judgements", "skill", "remove", "export", "train", "sim", "presets", "bench", "doctor"),
 )
 
 
