@@ -74,6 +74,7 @@ def demo(out: Path, num_clips: int, say: Callable[[str], None], parts: RunParts 
     lines += [f"  {db_path}  the database", "what to try:"]
     one = clip_ids[min(1, len(clip_ids) - 1)]
     tries = {
+        "serve --judge": "the gallery: search, watch, compare and judge in a browser",
         "status": "what is there, and how good it is",
         f"search --text shove --sheet {out}/shove.png": "by meaning: no clip has the word; results as pictures",
         f"search --clip {one} --from-s 0.5 --to-s 1.5": "who else moves as in this second, and when",
