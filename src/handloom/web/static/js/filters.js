@@ -119,16 +119,21 @@ function Facet({ name, label, values, params }) {
 }
 
 const FIRST_RANGES = 3;
+const words = (name) => name.replaceAll("_", " ");
 
 function Ranges({ histograms, params }) {
+  const [find, setFind] = useState("");
+  const wanted = words(find).toLowerCase();
+  const shown = histograms.filter(([name]) => words(name).includes(wanted));
   return html`
     <details class="filter" open>
       <summary>Quality and length</summary>
-      ${histograms.map(([name, one], index) => {
+      ${histograms.length > 6 && html`<input type="search" class="small" placeholder=${`Find in ${histograms.length} numbers`} aria-label="Find a number" value=${find} onInput=${(event) => setFind(event.target.value)} />`}
+      ${shown.map(([name, one], index) => {
         const held = params.has(`q.${name}`);
         return html`
           <details key=${name} class="range" open=${held || index < FIRST_RANGES}>
-            <summary>${name.replaceAll("_", " ")}${held && html` <span class="chip">${rangeWords(params.get(`q.${name}`))}</span>`}</summary>
+            <summary>${words(name)}${held && html` <span class="chip">${rangeWords(params.get(`q.${name}`))}</span>`}</summary>
             <${Range} name=${name} histogram=${one} value=${params.get(`q.${name}`)} />
           </details>
         `;
@@ -187,10 +192,10 @@ function Range({ name, histogram, value }) {
   const top = Math.max(...all, 1);
   const width = 100 / bins;
   const inside = (index) => edges[index + 1] > low && edges[index] < high;
-  const words = name.replaceAll("_", " ");
+  const label = words(name);
   const slider = (which, end) => html`
     <input
-      type="range" min="0" max=${bins} step="0.1" value=${placeOf(end, edges)} aria-label=${`${words}, ${which ? "at most" : "at least"}`} aria-valuetext=${short(end)}
+      type="range" min="0" max=${bins} step="0.1" value=${placeOf(end, edges)} aria-label=${`${label}, ${which ? "at most" : "at least"}`} aria-valuetext=${short(end)}
       onInput=${(event) => choose(which, valueAt(Number(event.target.value), edges), { replace: true })}
     />
   `;
@@ -202,9 +207,9 @@ function Range({ name, histogram, value }) {
       </svg>
       <div class="two-sliders">${slider(0, low)}${slider(1, high)}</div>
       <div class="range-ends num">
-        <input type="number" class="small" step="any" value=${ends[0] ?? ""} placeholder=${short(least)} aria-label=${`${words}, at least`} onChange=${(event) => choose(0, event.target.value)} />
+        <input type="number" class="small" step="any" value=${ends[0] ?? ""} placeholder=${short(least)} aria-label=${`${label}, at least`} onChange=${(event) => choose(0, event.target.value)} />
         <span class="soft small">${unknown > 0 ? `${unknown.toLocaleString("en")} unknown` : ""}</span>
-        <input type="number" class="small" step="any" value=${ends[1] ?? ""} placeholder=${short(most)} aria-label=${`${words}, at most`} onChange=${(event) => choose(1, event.target.value)} />
+        <input type="number" class="small" step="any" value=${ends[1] ?? ""} placeholder=${short(most)} aria-label=${`${label}, at most`} onChange=${(event) => choose(1, event.target.value)} />
       </div>
     </div>
   `;

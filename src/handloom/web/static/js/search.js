@@ -48,7 +48,7 @@ export function Page({ params }) {
       setSending(null);
     }
   };
-  useKeys("Search", keysOf({ hits: shown, control, selected, select, flush, box, more, wide, openFilters: () => setFiltersOpen(true) }));
+  useKeys("Search", keysOf({ hits: shown, ready: hits === shown, control, selected, select, flush, box, more, wide, openFilters: () => setFiltersOpen(true) }));
   const dragging = useDrop(send);
 
   const sizes = useMemo(() => ({ least: phone ? LEAST_PHONE : LEAST, gap: GAP, text: TEXT_PX + (ranked ? WHY_PX : 0) }), [phone, ranked]);
@@ -147,9 +147,9 @@ function useSelected(params, hits, control) {
   return [selected, select, () => timer.current && write()];
 }
 
-function keysOf({ hits, control, selected, select, flush, box, more, wide, openFilters }) {
+function keysOf({ hits, ready, control, selected, select, flush, box, more, wide, openFilters }) {
   const to = (index) => {
-    if (!hits.total || !control.current) return false;
+    if (!ready || !hits.total || !control.current) return false;
     const next = Math.min(Math.max(index, 0), hits.total - 1);
     select(next, { focus: true });
     control.current.show(next);

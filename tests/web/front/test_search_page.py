@@ -1,0 +1,182 @@
+"""The search page in a real browser: find, filter, move by keys; every state is in the address."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from support.browsing import chromium, faults_of, opened, served, until
+from support.gallery import gallery_clip, gallery_db, jpeg
+
+from handloom.store.search.index import build_indexes
+
+pytestmark = pytest.mark.slow
+
+NUM = 130
+TRAP = '<img src="x" onerror="document.title = 1"> <b>bold</b>'
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory) -> Iterator[str]:
+    clips = [gallery_clip(number, **({"narration": TRAP} if number == 2 else {})) for number in range(NUM)]
+    db = gallery_db(tmp_path_factory.mktemp("gallery") / "db", clips)
+    build_indexes(db)
+    with served(db) as at:
+        yield at
+
+
+def state(page: Any) -> dict[str, list[str]]:
+    """What the address says."""
+    return parse_qs(urlsplit(page.url).query)
+
+
+def wait_found(page: Any, words: str) -> None:
+    until(page, "words => document.querySelector('.found')?.textContent.startsWith(words)", words)
+    page.wait_for_selector(".search-hits:not(.old)")
+
+
+def selected(page: Any) -> str:
+    return page.locator(".card.selected .card-title").inner_text()
+
+
+def test_words_filters_and_ranges_are_in_the_address(browser, address):
+    with opened(browser, address) as page:
+        wait_found(page, f"{NUM} clips")
+        page.locator(".card a").first.wait_for()
+        page.get_by_role("checkbox", name=re.compile("^cut")).check()
+        until(page, "document.querySelectorAll('.chip').length === 1")
+        page.wait_for_selector(".search-hits:not(.old)")
+        cut = page.locator(".found b").inner_text()
+        assert cut != f"{NUM} clips"
+        page.get_by_role("searchbox", name="Find a number").fill("blu")
+        page.locator(".range summary", has_text="blur").click()
+        page.get_by_role("spinbutton", name="blur, at least").fill("40")
+        page.keyboard.press("Tab")
+        until(page, "document.querySelectorAll('.chips .chip').length === 2")
+        assert state(page) == {"verb": ["cut"], "q.blur": ["40:"]}
+        page.wait_for_selector(".search-hits:not(.old)")
+        both = page.locator(".found b").inner_text()
+        titles = page.locator(".card-title").all_inner_texts()
+        page.reload()
+        page.locator(".card a").first.wait_for()
+        assert page.locator(".card-title").all_inner_texts() == titles
+        assert page.locator(".found b").inner_text() == both
+        page.go_back()
+        wait_found(page, cut)
+        page.keyboard.press("c")
+        wait_found(page, f"{NUM} clips")
+        assert state(page) == {}
+
+
+def test_a_narration_is_text(browser, address):
+    with opened(browser, address) as page:
+        page.locator(".card-title", has_text="onerror").wait_for()
+        assert page.title() != "1"
+        assert page.locator(".card-title b, .card-title img").count() == 0
+
+
+def test_the_grid_by_keys_to_its_last_clip_and_back(browser, address):
+    with opened(browser, address) as page:
+        page.locator(".card a").first.wait_for()
+        assert page.locator(".card").count() < 60
+        page.keyboard.press("End")
+        until(page, "n => document.querySelector('.card.selected')?.ariaPosInSet === String(n)", NUM)
+        page.locator(".card.selected img").wait_for()
+        last = selected(page)
+        until(page, "n => location.search === `?at=${n}`", NUM - 1)
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/clip/**")
+        page.go_back()
+        page.locator(".card.selected a").wait_for()
+        assert selected(page) == last
+        page.keyboard.press("Home")
+        page.keyboard.press("ArrowRight")
+        until(page, "document.querySelector('.card.selected')?.ariaPosInSet === '2'")
+        until(page, "location.search === '?at=1'")
+
+
+def test_words_search_while_they_are_typed(browser, address):
+    with opened(browser, address) as page:
+        page.locator(".card a").first.wait_for()
+        page.keyboard.press("/")
+        page.keyboard.type("drawer 77")
+        until(page, "document.querySelector('.card-title')?.textContent === 'open drawer 77'")
+        assert state(page) == {"text": ["drawer 77"]}
+        assert "#1" in page.locator(".card-why").first.inner_text()
+        page.keyboard.press("?")
+        assert page.locator("dialog").count() == 0, "in the box a key is a letter"
+        page.keyboard.press("Escape")
+        page.keyboard.press("?")
+        page.locator("dialog kbd").first.wait_for()
+        page.keyboard.press("Escape")
+        assert page.locator("dialog").count() == 0
+
+
+def test_a_wrong_filter_is_told_and_nothing_found_says_what_to_do(browser, address):
+    with opened(browser, address, "/?where=nothere%20%3D%201", expected=(400,)) as page:
+        page.get_by_role("alert").first.wait_for()
+        assert "nothere" in page.locator(".search-hits").inner_text()
+    with opened(browser, address, "/?q.blur=1e9:") as page:
+        page.get_by_role("button", name="Clear filters").last.click()
+        wait_found(page, f"{NUM} clips")
+
+
+def test_an_image_is_dropped(browser, address):
+    with opened(browser, address, expected=(400,)) as page:
+        page.locator(".card a").first.wait_for()
+        image = {"name": "cup.jpg", "mimeType": "image/jpeg", "buffer": jpeg((64, 36), 1)}
+        page.set_input_files("input[type=file]", image)
+        until(page, "location.search.includes('query=')")
+        page.locator(".query-clip", has_text="cup.jpg").wait_for()
+        assert state(page)["by"] == ["look"]
+        page.set_input_files("input[type=file]", {**image, "name": "notes.txt", "buffer": b"words"})
+        page.locator(".note.wrong", has_text="notes.txt").wait_for()
+
+
+def test_thumbnails_play_under_the_pointer_unless_motion_is_unwanted(browser, address):
+    for wanted, seen in (("no-preference", 1), ("reduce", 0)):
+        with opened(browser, address, reduced_motion=wanted) as page:
+            page.locator(".card img").first.hover()
+            if seen:
+                page.locator(".strip").wait_for()
+                before = page.locator(".strip").evaluate("strip => strip.style.backgroundPosition")
+                until(page, "before => document.querySelector('.strip').style.backgroundPosition !== before", before)
+            else:
+                page.wait_for_timeout(500)
+            assert page.locator(".strip").count() == seen
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+@pytest.mark.parametrize("width", [1440, 390])
+def test_it_fits_and_can_be_read(browser, address, scheme, width):
+    window = {"viewport": {"width": width, "height": 844}, "color_scheme": scheme}
+    with opened(browser, address, "/?text=drawer&verb=open&q.blur=1:&at=1", **window) as page:
+        page.locator(".card.selected").wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert faults_of(page) == []
+        if width < 900:
+            page.get_by_role("button", name=re.compile("^Filters")).click()
+            page.locator("dialog input").first.wait_for()
+            assert faults_of(page) == []
+            page.get_by_role("button", name=re.compile("^Show")).click()
+        red = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0]")
+        assert (int(red) < 100) == (scheme == "dark")
+        page.keyboard.press("t")
+        other = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0]")
+        assert (int(other) < 100) != (scheme == "dark")
+
+
+def test_a_database_without_clips_says_so(browser, tmp_path):
+    with served(gallery_db(tmp_path / "db", [])) as at, opened(browser, at) as page:
+        page.get_by_text("no clips yet").wait_for()
