@@ -151,9 +151,10 @@ def test_thumbnails_play_under_the_pointer_unless_motion_is_unwanted(browser, ad
                 page.locator(".strip").wait_for()
                 before = page.locator(".strip").evaluate("strip => strip.style.backgroundPosition")
                 until(page, "before => document.querySelector('.strip').style.backgroundPosition !== before", before)
+                page.locator("canvas.moving:not([hidden])").wait_for()
             else:
-                page.wait_for_timeout(500)
-            assert page.locator(".strip").count() == seen
+                page.wait_for_timeout(800)
+            assert page.locator(".strip").count() == page.locator("canvas.moving").count() == seen
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])

@@ -1,12 +1,16 @@
 // One hit: thumbnail that plays while the pointer is on it, what the clip is, and why it was found.
 import { html, useEffect, useRef, useState } from "../vendor/handloom-vendor.js";
-import { ApiError, media } from "./api.js";
+import { about, ApiError, bytes, media, readArrays } from "./api.js";
 import { clipHref } from "./router.js";
 import { duration, short } from "./states.js";
 
 const STEP_MS = 220;
 const STRIPS_KEPT = 24;
 const strips = new Map(); // clip id -> promise of {url, frames}
+const STAYED_MS = 350;
+const FRAMES_KEPT = 4;
+const FRAMES_BYTES = 12e6;
+const frames = new Map(); // clip id -> promise of JPEGs
 
 /** The strip of a clip as a picture in memory: `{url, frames}`. Kept for the last clips. */
 export function stripOf(id) {
@@ -56,7 +60,59 @@ function Strip({ id }) {
   return html`<div class="strip" ref=${picture} style=${style}></div>`;
 }
 
-/** Thumbnail of a clip, 16:9, nothing cut off; `play` shows its strip. */
+/** The stored frames of a clip as JPEGs, in order; null where they are more than a card may bring. Kept for the last. */
+function framesOf(id) {
+  if (!frames.has(id)) {
+    const v = about.value?.version;
+    const brought = bytes("/media/frames", { id, v }, { limit: FRAMES_BYTES }).then((buffer) => {
+      if (!buffer) return null;
+      const found = readArrays(buffer);
+      return Object.keys(found).sort((a, b) => a - b).map((name) => new Blob([found[name].data], { type: "image/jpeg" }));
+    });
+    frames.set(id, brought);
+    brought.catch(() => frames.delete(id));
+    if (frames.size > FRAMES_KEPT) frames.delete(frames.keys().next().value);
+  }
+  return frames.get(id);
+}
+
+/** All stored frames at the speed of the clip, once the pointer has stayed; nothing before they are here. */
+function Frames({ hit }) {
+  const canvas = useRef(null);
+  useEffect(() => {
+    let gone = false;
+    let next = 0;
+    const play = async () => {
+      const list = await framesOf(hit.clip_id);
+      if (!list?.length) return;
+      const began = performance.now();
+      let last = -1;
+      const draw = async (now) => {
+        if (gone || !canvas.current) return;
+        const index = Math.floor(((now - began) / 1000 / hit.duration_s) * list.length) % list.length;
+        if (index >= 0 && index !== last) {
+          last = index;
+          const image = await createImageBitmap(list[index]);
+          if (gone || !canvas.current) return;
+          Object.assign(canvas.current, { width: image.width, height: image.height, hidden: false });
+          canvas.current.getContext("2d").drawImage(image, 0, 0);
+          image.close();
+        }
+        next = requestAnimationFrame(draw);
+      };
+      next = requestAnimationFrame(draw);
+    };
+    const timer = setTimeout(() => play().catch(() => {}), STAYED_MS);
+    return () => {
+      gone = true;
+      clearTimeout(timer);
+      cancelAnimationFrame(next);
+    };
+  }, [hit.clip_id]);
+  return html`<canvas class="moving" ref=${canvas} hidden></canvas>`;
+}
+
+/** Thumbnail of a clip, 16:9, nothing cut off; `play` shows its strip, and `frames` then all stored frames. */
 export function Thumb({ hit, play, height = 160 }) {
   const [gone, setGone] = useState(false);
   const wide = hit.width / hit.height >= 16 / 9;
@@ -68,6 +124,7 @@ export function Thumb({ hit, play, height = 160 }) {
           ? html`<span class="thumb-gone">no picture is stored</span>`
           : html`<img src=${media("thumb", hit.clip_id, { h: height })} alt="" decoding="async" draggable=${false} onError=${() => setGone(true)} />`}
         ${play && mayMove() && !gone && html`<${Strip} id=${hit.clip_id} />`}
+        ${play === "frames" && hit.has_frames && hit.duration_s > 0 && mayMove() && !gone && html`<${Frames} hit=${hit} />`}
       </div>
     </div>
   `;
@@ -108,7 +165,7 @@ export function Card({ hit, index, total, selected, tab, ranked, select, more })
       onPointerLeave=${() => setOver(false)}
     >
       <a class="card-link" ref=${link} tabindex=${tab ? 0 : -1} href=${clipHref(hit.clip_id, params)} title=${hit.clip_id} onClick=${() => select(index)} onFocus=${() => select(index)}>
-        <${Thumb} hit=${hit} play=${over || Boolean(selected)} />
+        <${Thumb} hit=${hit} play=${over ? "frames" : Boolean(selected)} />
         <span class="card-title">${titleOf(hit)}</span>
       </a>
       <span class="card-marks">

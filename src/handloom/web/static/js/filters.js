@@ -14,7 +14,7 @@ const FACETS = [
   ["flag", "Judged"],
 ];
 const FEW = 6;
-const STATES = ["current", "missing", "rejected"];
+const STATES = ["current", "outdated", "missing", "rejected"];
 
 /** Every filter of an address: `[{name, value, label}]`, to be shown and taken away one by one. */
 export function filtersOf(params) {
