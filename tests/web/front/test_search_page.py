@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from support.browsing import chromium, faults_of, opened, served, until
-from support.gallery import gallery_clip, gallery_db, jpeg
+from support.gallery import add, gallery_clip, gallery_db, jpeg
 
 from handloom.store.search.index import build_indexes
 
@@ -177,6 +177,15 @@ def test_it_fits_and_can_be_read(browser, address, scheme, width):
         assert (int(other) < 100) != (scheme == "dark")
 
 
-def test_a_database_without_clips_says_so(browser, tmp_path):
+def test_a_database_without_clips_says_so_and_newer_rows_are_offered(browser, tmp_path):
     with served(gallery_db(tmp_path / "db", [])) as at, opened(browser, at) as page:
         page.get_by_text("no clips yet").wait_for()
+        for rows in ([0, 1], [2]):
+            words = f"{rows[-1] + 1} clips"
+            add(tmp_path / "db", rows, first=rows[0])
+            told = (
+                "words => (dispatchEvent(new Event('focus')), document.querySelector('.top').innerText.includes(words))"
+            )
+            until(page, told, words)
+            page.get_by_role("button", name="Newer rows: show them").click()
+            wait_found(page, words)

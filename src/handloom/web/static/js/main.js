@@ -27,6 +27,7 @@ function App() {
     loadAbout().catch(setFailed);
   };
   useEffect(load, []);
+  useEffect(lookForNewVersions, []);
   useKeys("Everywhere", [
     { keys: ["?"], about: "these keys", run: () => setHelp(true) },
     { keys: ["g"], about: "then s, d or e: search, dataset, episodes", run: waitForPage },
@@ -45,6 +46,19 @@ function App() {
     </main>
     ${help && html`<${Help} close=${() => setHelp(false)} />`}
   `;
+}
+
+const LOOK_MS = 30_000;
+
+/** Ask for the newest version now and then, and when the reader comes back to the page. */
+function lookForNewVersions() {
+  const look = () => document.visibilityState === "visible" && about.value && loadAbout().catch(() => {});
+  const timer = setInterval(look, LOOK_MS);
+  window.addEventListener("focus", look);
+  return () => {
+    clearInterval(timer);
+    window.removeEventListener("focus", look);
+  };
 }
 
 function Header({ page, openHelp }) {

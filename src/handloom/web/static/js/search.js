@@ -69,7 +69,7 @@ export function Page({ params }) {
         ${sending && html`<div class="note" role="status"><span class="spinner" aria-hidden="true"></span> Reading ${sending} …</div>`}
         ${sent && html`<div class="note wrong" role="alert">${sent.problem} ${sent.hint} <button type="button" class="button small" onClick=${() => setSent(null)}>Close</button></div>`}
         <div class="search-line">
-          <${Found} hits=${hits} shown=${shown} />
+          <${Found} hits=${hits} shown=${shown} again=${again} />
           ${!wide && html`<button type="button" class="button small" onClick=${() => setFiltersOpen(true)}>Filters${filtersOf(params).length > 0 && ` (${filtersOf(params).length})`}</button>`}
           <${Sort} params=${params} hits=${shown} ranked=${isRanked(hits.search)} />
         </div>
@@ -303,13 +303,15 @@ function Query({ params }) {
   `;
 }
 
-/** How many, how fast, why. */
-function Found({ hits, shown }) {
+/** How many, how fast, why; and whether there is a newer version of the table. */
+function Found({ hits, shown, again }) {
   const { first } = shown;
   if (!first) return html`<span class="found" role="status"></span>`;
   const unused = Object.entries(first.unused ?? {});
   const capped = isRanked(shown.search) && first.total === first.num_listed_at_most;
+  const newer = about.value.version > first.version;
   return html`
+    ${newer && html`<button type="button" class="button small" onClick=${again} title=${`Version ${about.value.version} of the table; shown is ${first.version}`}>Newer rows: show them</button>`}
     <span class="found" role="status">
       <b class="num">${capped ? `the best ${count(first.total, "clip")}` : count(first.total, "clip")}</b>
       ${hits !== shown && !hits.failed && html` <span class="spinner" aria-hidden="true"></span>`}
