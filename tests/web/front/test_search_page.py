@@ -131,7 +131,7 @@ def test_a_wrong_filter_is_told_and_nothing_found_says_what_to_do(browser, addre
         wait_found(page, f"{NUM} clips")
 
 
-def test_an_image_is_dropped(browser, address):
+def test_an_image_is_chosen_or_dropped(browser, address):
     with opened(browser, address, expected=(400,)) as page:
         page.locator(".card a").first.wait_for()
         image = {"name": "cup.jpg", "mimeType": "image/jpeg", "buffer": jpeg((64, 36), 1)}
@@ -139,6 +139,19 @@ def test_an_image_is_dropped(browser, address):
         until(page, "location.search.includes('query=')")
         page.locator(".query-clip", has_text="cup.jpg").wait_for()
         assert state(page)["by"] == ["look"]
+        held = page.evaluate_handle(
+            """bytes => {
+              const held = new DataTransfer();
+              held.items.add(new File([new Uint8Array(bytes)], "bowl.jpg", { type: "image/jpeg" }));
+              return held;
+            }""",
+            list(image["buffer"]),
+        )
+        page.dispatch_event("main", "dragenter", {"dataTransfer": held})
+        page.locator(".drop-here").wait_for()
+        page.dispatch_event("main", "drop", {"dataTransfer": held})
+        page.locator(".query-clip", has_text="bowl.jpg").wait_for()
+        assert page.locator(".drop-here").count() == 0
         page.set_input_files("input[type=file]", {**image, "name": "notes.txt", "buffer": b"words"})
         page.locator(".note.wrong", has_text="notes.txt").wait_for()
 
