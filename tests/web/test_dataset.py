@@ -14,7 +14,7 @@ from handloom.store.fragments import write_fragment
 from handloom.store.runs.lease import leased
 from handloom.store.runs.runs import end_run, list_runs
 from handloom.web.app import make_app
-from handloom.web.dataset import principal_plane
+from handloom.web.dataset import principal_plane, within
 from handloom.web.gallery import Gallery
 
 NUM, LOST = 12, 2
@@ -131,6 +131,30 @@ def test_a_judgement_is_written_found_and_taken_back(ask, db):
     assert (told["total"], told["counts"], len(told["judgements"])) == (4, {"good": 3, "bad": 1}, 2)
     assert ask.post("/api/judge", json={"clip_id": IDS[0], "verdict": None}).json() == {"judgement": None}
     assert find(where="judged('bad')") == [] == db.judged("bad")
+
+
+def test_a_line_on_the_map_is_a_filter(ask):
+    told = ask.get("/api/map").json()
+    left = sorted(id_ for id_, (x, _) in zip(told["ids"], told["xy"], strict=True) if x < 0)
+    found = ask.get("/api/search", params={"lasso": "motion:-2,-2;0,-2;0,2;-2,2", "where": "true"}).json()
+    assert 0 < len(left) < NUM
+    assert sorted(hit["clip_id"] for hit in found["hits"]) == left
+    assert ask.get("/api/search", params={"lasso": "motion:8,8;9,8;9,9"}).json()["total"] == 0
+    for wrong in ("motion:0,0;1,1", "motion:a", "0,0;1,0;1,1", "nothing:0,0;1,0;1,1", "motion:" + "0,0;" * 2000):
+        assert ask.get("/api/search", params={"lasso": wrong}).status_code == 400, wrong[:40]
+
+
+def test_points_within_a_line():
+    """A star whose middle its line goes around twice: even-odd, as the page decides."""
+    turns = np.arange(5) * 4 * np.pi / 5
+    star = np.column_stack([np.cos(turns), np.sin(turns)])
+    points = np.array([[0.0, 0], [0.9, 0], [0.7, 0.6], [2, 0], [-2, 0], [0, 0.31], [0, 2]])
+    assert within(points, star).tolist() == [False, True, False, False, False, False, False]
+    rng = np.random.default_rng(1)
+    cloud = rng.uniform(-1, 1, (500, 2))
+    assert (
+        within(cloud, np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])) == (abs(cloud) < 0.5).all(1)
+    ).all()
 
 
 @pytest.mark.parametrize(

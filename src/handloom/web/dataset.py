@@ -16,6 +16,7 @@ from handloom.errors import ConfigError
 from handloom.pipelines.status.status import status
 from handloom.schemas.tables.arrow import QUALITY_FIELDS
 from handloom.schemas.tables.embeddings import embedding_columns, no_embedding
+from handloom.store.filters import in_list
 from handloom.store.location import lance_errors
 from handloom.store.runs.holder import Holder
 from handloom.store.runs.lease import living_runs
@@ -24,13 +25,14 @@ from handloom.store.search.copies import stored_rows
 from handloom.web.answers import asked_version, blocking, json_answer, whole_number
 from handloom.web.catalogue import WORDS, Catalogue
 from handloom.web.clips import unit_of
-from handloom.web.gallery import Gallery, Kept
+from handloom.web.gallery import Gallery
 
 COUNTED_EVERY_S = 5.0
 """Counts of the whole database are read again after this time."""
 MOST_RUNS = 30
-MOST_OUTLIERS, MOST_POINTS, POINTS, MOST_REJECTS = 200, 20_000, 5000, 2000
-MAP_BYTES = 64 << 20
+MOST_OUTLIERS, MOST_REJECTS = 200, 2000
+MOST_POINTS, POINTS = 20_000, 5000
+MOST_LASSO = 4000
 KEPT_OF_STATUS = (
     *("clip_list", "clips", "rejects", "pending", "outdated", "frames", "hours", "clips_of_people", "clips_of_robots"),
     *("clips_with_left_hand", "clips_with_right_hand", "clips_by_world_scale", "clips_by_camera_source"),
@@ -40,7 +42,6 @@ KEPT_OF_STATUS = (
 
 def routes(gallery: Gallery) -> list[Route]:
     """The addresses of the dataset page."""
-    maps: Kept[dict[str, Any]] = Kept(MAP_BYTES, lambda found: 120 * len(found["ids"]))
 
     async def whole(request: Request) -> Response:
         return json_answer(request, await blocking(told, gallery, limit_s=60.0))
@@ -56,9 +57,8 @@ def routes(gallery: Gallery) -> list[Route]:
     async def mapped(request: Request) -> Response:
         asked = request.query_params
         num = whole_number(asked.get("n"), "n", POINTS, 3, MOST_POINTS)
-        return json_answer(
-            request, await blocking(embedding_map, gallery, maps, asked.get("by", ""), num, asked_version(request))
-        )
+        found = await blocking(embedding_map, gallery, asked.get("by", ""), num, asked_version(request))
+        return json_answer(request, found)
 
     async def rejected(request: Request) -> Response:
         asked = request.query_params
@@ -197,9 +197,7 @@ def outliers(gallery: Gallery, name: str, order: str, limit: int, version: int |
     return {"version": catalogue.version, "known": known, "about": about, "unit": unit, "hits": hits}
 
 
-def embedding_map(
-    gallery: Gallery, kept: Kept[dict[str, Any]], by: str, num: int, version: int | None = None
-) -> dict[str, Any]:
+def embedding_map(gallery: Gallery, by: str, num: int, version: int | None = None) -> dict[str, Any]:
     """Clips in the plane of the two main directions of an embedding: principal components (PCA), see `principal_plane`.
 
     by: the embedding's name; empty: the first. num: at most so many clips, drawn at random and always the same ones.
@@ -212,9 +210,40 @@ def embedding_map(
     by = by or next(iter(known))
     if by not in known:
         raise ConfigError(no_embedding(by, catalogue.schema))
-    found = kept.of((catalogue.version, by, num), lambda: _mapped(catalogue, by, known[by], num))
+    found = gallery.maps.of((catalogue.version, by, num), lambda: _mapped(catalogue, by, known[by], num))
     verdicts = gallery.verdicts()
     return found | {"flags": [verdicts.get(clip_id) for clip_id in found["ids"]] if verdicts else None}
+
+
+def lassoed(gallery: Gallery, lasso: str, version: int | None = None) -> str:
+    """SQL for the clips within a line that was drawn on the map: `motion:X,Y;X,Y;...`, in the plane of an embedding.
+
+    Of the same version and the same line always the same clips: those of the map's `POINTS`. Raises ConfigError for a
+    text that is no line of three corners or more, and as `embedding_map`.
+    """
+    by, _, text = lasso.partition(":")
+    try:
+        corners = np.array([[float(value) for value in pair.split(",")] for pair in text.split(";")], np.float64)
+    except ValueError:
+        corners = np.empty((0, 2))
+    if len(lasso) > MOST_LASSO or corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3 or not by:
+        raise ConfigError(
+            f"lasso={lasso[:60]!r}", "expected EMBEDDING:X,Y;X,Y;X,Y, as the map of the dataset page makes it"
+        )
+    found = embedding_map(gallery, by, POINTS, version)
+    inside = within(np.asarray(found["xy"], np.float64).reshape(-1, 2), corners)
+    return in_list("clip_id", [found["ids"][place] for place in np.flatnonzero(inside)])
+
+
+def within(points: NDArray[np.float64], corners: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(N,) whether points (N, 2) lie within a polygon (C, 2): an odd number of its edges is to their right."""
+    x, y = points[:, :1], points[:, 1:]
+    (xi, yi), (xj, yj) = corners.T, np.roll(corners, 1, axis=0).T
+    crossed = (yi > y) != (yj > y)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        at = (xj - xi) * (y - yi) / (yj - yi) + xi
+    inside: NDArray[np.bool_] = (crossed & (x < at)).sum(1) % 2 == 1
+    return inside
 
 
 def _mapped(catalogue: Catalogue, by: str, column: str, num: int) -> dict[str, Any]:

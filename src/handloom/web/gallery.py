@@ -30,7 +30,7 @@ LOOK_EVERY_S = 2.0
 """How often a new version of `clips` is looked for; the old one is served while it is read."""
 LOAD_SHARE = 5.0  # a table that changes all the time is read again for a fifth of the time
 FRAMES, STRIP = "frame_jpeg", "thumbnail"
-ROW_BYTES, FRAME_BYTES, STRIP_BYTES = 256 << 20, 256 << 20, 128 << 20
+ROW_BYTES, FRAME_BYTES, STRIP_BYTES, MAP_BYTES = 256 << 20, 256 << 20, 128 << 20, 64 << 20
 Value = TypeVar("Value")
 
 
@@ -95,6 +95,7 @@ class Gallery:
         self._rows: Kept[pa.Table] = Kept(ROW_BYTES, lambda row: row.nbytes)
         self._frames: Kept[tuple[bytes, ...]] = Kept(FRAME_BYTES, lambda frames: 64 + sum(map(len, frames)))
         self._strips: Kept[bytes] = Kept(STRIP_BYTES, len)
+        self.maps: Kept[dict[str, Any]] = Kept(MAP_BYTES, lambda found: 300 * len(found["ids"]))
         self._has_frames: dict[tuple[int | None, str | None], bool] = {}
         self._folder: TemporaryDirectory[str] | None = None
 

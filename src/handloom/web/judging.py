@@ -22,7 +22,7 @@ from handloom.store.filters import in_list
 from handloom.store.runs.lease import alone
 from handloom.store.stages.rejects import forget_rejects
 from handloom.web.access import LOOPBACK
-from handloom.web.answers import NotAllowed, NotThere, blocking, json_answer, whole_number
+from handloom.web.answers import NotAllowed, NotThere, asked_id, blocking, json_answer, whole_number
 from handloom.web.gallery import Gallery
 
 MOST_AT_ONCE = 2000
@@ -34,6 +34,8 @@ def routes(gallery: Gallery) -> list[Route]:
     """The addresses of judgements."""
 
     async def listed(request: Request) -> Response:
+        if request.query_params.get("id"):
+            return json_answer(request, await blocking(of_clip, gallery, asked_id(request)))
         offset = whole_number(request.query_params.get("offset"), "offset", 0, 0, 1 << 40)
         limit = whole_number(request.query_params.get("limit"), "limit", 200, 1, MOST_AT_ONCE)
         return json_answer(request, await blocking(judgements, gallery, offset, limit))
@@ -105,7 +107,12 @@ def written(gallery: Gallery, body: Mapping[str, Any], user: str | None = None) 
     gallery.forget("verdicts")
     if "clip_ids" in body:
         return {"num": num}
-    kept = judgement_of(gallery.db, ids[0])
+    return of_clip(gallery, ids[0])
+
+
+def of_clip(gallery: Gallery, clip_id: str) -> dict[str, Any]:
+    """The judgement of one clip; null without one."""
+    kept = judgement_of(gallery.db, clip_id)
     return {"judgement": None if kept is None else kept | {"at": kept["at"].isoformat()}}
 
 

@@ -22,9 +22,11 @@ from starlette.routing import Route
 
 from handloom.errors import ConfigError
 from handloom.io.listing import VIDEO_EXTENSIONS
+from handloom.store.filters import both
 from handloom.store.search.results import Hits
 from handloom.web.answers import LONGEST_S, NotThere, asked_version, blocking, json_answer, number, whole_number
 from handloom.web.catalogue import FACETS, FLAGS, Catalogue, Filters, Known
+from handloom.web.dataset import lassoed
 from handloom.web.gallery import Gallery
 
 MOST_TEXT, MOST_WHERE, MOST_LIMIT = 2000, 4000, 200
@@ -298,7 +300,11 @@ def routes(gallery: Gallery) -> list[Route]:
         }
         query = query_of(params)
         limit_s = LONGEST_S if query.upload is None else EXTRACT_S
-        told, catalogue, places = await blocking(searches.answer, query, filters_of(params), limit_s=limit_s, **page)
+        filters = filters_of(params)
+        if lasso := params.get("lasso"):
+            chosen = await blocking(lassoed, gallery, lasso, page["version"])
+            filters = replace(filters, where=both(filters.where, chosen))
+        told, catalogue, places = await blocking(searches.answer, query, filters, limit_s=limit_s, **page)
         answer = json_answer(request, told)
         answer.background = BackgroundTask(gallery.bring_strips, catalogue, places)
         return answer

@@ -1,6 +1,7 @@
 // One hit: thumbnail that plays while the pointer is on it, what the clip is, and why it was found.
 import { html, useEffect, useRef, useState } from "../vendor/handloom-vendor.js";
 import { about, ApiError, bytes, media, readArrays } from "./api.js";
+import { flagOf } from "./judge.js";
 import { clipHref } from "./router.js";
 import { duration, short } from "./states.js";
 
@@ -152,7 +153,8 @@ export function Card({ hit, index, total, selected, tab, ranked, select, more })
   }, [selected, hit?.clip_id]);
   if (!hit) return html`<div class="card waiting" role="listitem" aria-setsize=${total} aria-posinset=${index + 1} aria-busy="true"></div>`;
   const why = whyOf(hit);
-  const flag = FLAGS[hit.flag];
+  const judged = flagOf(hit);
+  const flag = FLAGS[judged];
   const matched = hit.match_start_s !== null && hit.match_start_s !== undefined;
   const params = matched ? { from_s: hit.match_start_s, to_s: hit.match_end_s } : {};
   return html`
@@ -171,7 +173,7 @@ export function Card({ hit, index, total, selected, tab, ranked, select, more })
       <span class="card-marks">
         ${hit.hand_left && html`<span class="hand left" title="the left hand is seen">L</span>`}
         ${hit.hand_right && html`<span class="hand right" title="the right hand is seen">R</span>`}
-        ${flag && html`<span class=${`flag ${hit.flag}`} title=${flag[1]}>${flag[0]}<span class="hidden-text"> ${flag[1]}</span></span>`}
+        ${flag && html`<span class=${`flag ${judged}`} title=${flag[1]}>${flag[0]}<span class="hidden-text"> ${flag[1]}</span></span>`}
       </span>
       <span class="card-length num">${duration(hit.duration_s)}</span>
       <span class="card-meta" title=${`${hit.dataset} · ${hit.video_id}`}>

@@ -3,6 +3,7 @@ import { html, signal, useEffect, useMemo } from "../vendor/handloom-vendor.js";
 import { about } from "./api.js";
 import { Compare, CompareWith } from "./compare.js";
 import { Made, Quality, Similar, Source, Take } from "./details.js";
+import { Judge } from "./judge.js";
 import { useKeys } from "./keys.js";
 import { Clock, LAYERS, Transport } from "./player.js";
 import { place, setParams } from "./router.js";
@@ -54,7 +55,7 @@ export function Page({ id, params }) {
               <div class="clip-panels">
                 <${Quality} facts=${clip.facts} />
                 <${Source} clip=${clip} />
-                <div class="clip-column"><${Take} facts=${clip.facts} /><${Made} facts=${clip.facts} /></div>
+                <div class="clip-column"><section class="panel clip-panel"><h2>Judgement</h2><${Judge} id=${id} version=${clip.facts.version} /></section><${Take} facts=${clip.facts} /><${Made} facts=${clip.facts} /></div>
               </div>
               <${Similar} id=${id} version=${params.get("v")} by=${params.get("by") ?? "motion"} setBy=${(by) => setParams({ by }, replace)} />
             `}

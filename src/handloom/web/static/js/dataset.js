@@ -343,9 +343,10 @@ function Outliers({ found, params }) {
   `;
 }
 
+/** Where a value lies among all known ones: `highest 2 %`, `lowest 0.5 %`. */
 function placeWords(place) {
   if (place === null) return "";
-  return place >= 0.5 ? `above ${percent(place)}` : `below ${percent(1 - place)}`;
+  return place >= 0.5 ? `highest ${percent(1 - place)}` : `lowest ${percent(place)}`;
 }
 
 /** Small cards of clips, with a text each; buttons judge where that is allowed. */

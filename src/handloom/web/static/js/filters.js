@@ -23,6 +23,7 @@ export function filtersOf(params) {
     if (FACETS.some(([facet]) => facet === name)) found.push({ name, value, label: `${name}: ${value || "unknown"}` });
     else if (name === "stage") found.push({ name, value, label: value.replace(":", ": ") });
     else if (name === "where") found.push({ name, value, label: value });
+    else if (name === "lasso") found.push({ name, value, label: "chosen on the map" });
     else if (name.startsWith("q.")) found.push({ name, value, label: `${name.slice(2)}: ${rangeWords(value)}` });
   }
   return found;

@@ -5,7 +5,7 @@ export const PAGE = 60;
 const PAGES_KEPT = 60;
 
 /** Parameters of the address that are part of the search; all others (which hit is selected) are not. */
-const NAMES = ["text", "clip", "query", "by", "from_s", "to_s", "where", "stage", "sort"];
+const NAMES = ["text", "clip", "query", "by", "from_s", "to_s", "where", "stage", "sort", "lasso"];
 
 /** Parameters that choose among values; an empty one means: unknown. */
 export const FACETS = ["dataset", "verb", "noun", "participant", "hand", "scale", "flag"];

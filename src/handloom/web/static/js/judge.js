@@ -1,6 +1,6 @@
 // Judging a clip: good or bad, why, a note; by buttons and keys. Every view of a clip sees the change at once.
 import { html, signal, useEffect, useRef, useState } from "../vendor/handloom-vendor.js";
-import { about, post } from "./api.js";
+import { about, get, post } from "./api.js";
 import { useKeys } from "./keys.js";
 
 /** Judgements made on this page since it was loaded: `{clip id: judgement or null}`; they are newer than what lists hold. */
@@ -16,7 +16,7 @@ const MOST_NOTE = 10000;
 const WHO = "handloom.who";
 
 /** The judgement of a clip as far as this page knows: the one made here, or `known`, which came with the clip. */
-export const judgementOf = (id, known = null) => (id in judged.value ? judged.value[id] : known);
+export const judgementOf = (id, known) => (id in judged.value ? judged.value[id] : known);
 
 /** Good, bad or null of a hit of a list, which has `flag`. */
 export const flagOf = (hit) => (hit.clip_id in judged.value ? (judged.value[hit.clip_id]?.verdict ?? null) : hit.flag === "none" ? null : hit.flag);
@@ -41,10 +41,11 @@ export async function judgeAll(ids, verdict, reason = "") {
 }
 
 /**
- * Buttons, reason and note of one clip. `known` is the judgement that came with it; `version` the version of `clips`
- * that is looked at. With `keys` false the keys are left to others (two clips beside each other).
+ * Buttons, reason and note of one clip. `version`: of `clips`, that is looked at. With `keys` false the keys are left to
+ * others (two clips beside each other). The judgement is asked for here: a clip's other facts never change, it does.
  */
-export function Judge({ id, known = null, version, keys = true }) {
+export function Judge({ id, version, keys = true }) {
+  const [known, setKnown] = useState(undefined);
   const now = judgementOf(id, known);
   const [reason, setReason] = useState(now?.reason ?? "");
   const [note, setNote] = useState(now?.note ?? "");
@@ -52,6 +53,19 @@ export function Judge({ id, known = null, version, keys = true }) {
   const [failed, setFailed] = useState(null);
   const reasonBox = useRef(null);
   const may = Boolean(about.value?.judging);
+  useEffect(() => {
+    const abort = new AbortController();
+    setKnown(undefined);
+    const before = judged.peek()[id];
+    get("/api/judgements", { id }, { signal: abort.signal }).then(
+      ({ judgement }) => {
+        setKnown(judgement);
+        if (before !== undefined && judged.peek()[id] === before) judged.value = { ...judged.peek(), [id]: judgement };
+      },
+      (error) => error.name !== "AbortError" && setFailed(error),
+    );
+    return () => abort.abort();
+  }, [id]);
   useEffect(() => {
     setReason(now?.reason ?? "");
     setNote(now?.note ?? "");
@@ -80,7 +94,7 @@ export function Judge({ id, known = null, version, keys = true }) {
         { keys: ["w"], about: "why: to the reason", run: () => reasonBox.current?.focus() },
       ]
     : []);
-  if (!may) return html`<section class="judge" aria-label="Judgement"><${Told} judgement=${now} /> ${!now && html`<p class="soft">Not judged. Judge with <code>handloom serve --judge</code>.</p>`}</section>`;
+  if (!may) return html`<section class="judge" aria-label="Judgement"><${Told} judgement=${now} /> ${now === null && html`<p class="soft">Not judged. Judge with <code>handloom serve --judge</code>.</p>`}</section>`;
   const save = (event) => {
     event.preventDefault();
     if (changed) set(now.verdict);

@@ -12,7 +12,6 @@ const NEAR_PX = 9;
 const DOT_PX = 3;
 const MOST_CORNERS = 48;
 const MOST_SHOWN = 60;
-const MOST_WHERE = 4000;
 const MOST_ZOOM = 200;
 // Okabe and Ito's eight, then four more; values beyond them are grey.
 const COLOURS = ["#56b4e9", "#ff9f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00", "#9b7ede", "#7fd1ae", "#e377c2", "#bcbd22", "#8c8c8c"];
@@ -272,7 +271,6 @@ function Chosen({ found, chosen, lasso }) {
   if (!lasso.length) return html`<p class="soft">Nothing is chosen.</p>`;
   const ids = chosen.map((index) => found.ids[index]);
   if (!ids.length) return html`<p class="soft">No clip is within the line. <button type="button" class="button small" onClick=${() => setParams({ lasso: null })}>Clear</button></p>`;
-  const where = `clip_id IN (${ids.map((id) => `'${id.replaceAll("'", "''")}'`).join(", ")})`;
   const copy = async (text, what) => {
     try {
       await navigator.clipboard.writeText(text);
@@ -291,7 +289,7 @@ function Chosen({ found, chosen, lasso }) {
   return html`
     <div class="line" role="group" aria-label="Chosen clips">
       <b class="num">${count(ids.length, "clip")} chosen</b>
-      ${where.length <= MOST_WHERE && html`<a class="button" href=${withQuery("/", { where })}>Search within them</a>`}
+      <a class="button" href=${withQuery("/", { lasso: `${found.by}:${writeLasso(lasso)}` })}>Search within them</a>
       <button type="button" class="button" onClick=${() => copy(`clips = ${JSON.stringify(ids)}`, "Python list")}>Copy for Python</button>
       ${about.value?.judging && html`
         <button type="button" class="button" onClick=${() => all("good")}>✓ All good</button>

@@ -4,6 +4,7 @@ import { about, get, upload } from "./api.js";
 import { Card, Thumb } from "./card.js";
 import { Chips, Filters, filtersOf, withoutFilters } from "./filters.js";
 import { Hits, isRanked, searchOf } from "./hits.js";
+import { flagOf, judgeAll } from "./judge.js";
 import { useKeys } from "./keys.js";
 import { clipHref, go, place, setParams } from "./router.js";
 import { count, Dialog, Empty, Failure, Loading } from "./states.js";
@@ -48,7 +49,7 @@ export function Page({ params }) {
       setSending(null);
     }
   };
-  useKeys("Search", keysOf({ hits: shown, ready: hits === shown, control, selected, select, flush, box, more, wide, openFilters: () => setFiltersOpen(true) }));
+  useKeys("Search", keysOf({ hits: shown, ready: hits === shown, control, selected, select, flush, box, more, wide, openFilters: () => setFiltersOpen(true), failed: setSent }));
   const dragging = useDrop(send);
 
   const sizes = useMemo(() => ({ least: phone ? LEAST_PHONE : LEAST, gap: GAP, text: TEXT_PX + (ranked ? WHY_PX : 0) }), [phone, ranked]);
@@ -147,7 +148,7 @@ function useSelected(params, hits, control) {
   return [selected, select, () => timer.current && write()];
 }
 
-function keysOf({ hits, ready, control, selected, select, flush, box, more, wide, openFilters }) {
+function keysOf({ hits, ready, control, selected, select, flush, box, more, wide, openFilters, failed }) {
   const to = (index) => {
     if (!ready || !hits.total || !control.current) return false;
     const next = Math.min(Math.max(index, 0), hits.total - 1);
@@ -186,6 +187,11 @@ function keysOf({ hits, ready, control, selected, select, flush, box, more, wide
       },
     },
     { keys: ["m"], about: "more clips like this one", run: () => (hit ? more(hit) : false) },
+    ...(about.value?.judging ? [["y", "good"], ["n", "bad"]] : []).map(([key, verdict]) => ({
+      keys: [key],
+      about: `judge the clip ${verdict}; once more takes it back`,
+      run: () => (hit ? void judgeAll([hit.clip_id], flagOf(hit) === verdict ? null : verdict).catch(failed) : false),
+    })),
     { keys: ["f"], about: "filters", run: () => (wide ? document.querySelector(".search-side input, .search-side summary")?.focus() : openFilters()) },
     { keys: ["c"], about: "clear the filters", run: () => setParams({ ...withoutFilters(place.value.params), at: null }) },
     { keys: ["Escape"], about: "out of the box", typing: true, run: (event) => (event.target.blur?.(), undefined) },
