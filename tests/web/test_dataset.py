@@ -157,6 +157,18 @@ def test_points_within_a_line():
     ).all()
 
 
+def test_a_verdict_alone_keeps_the_texts(ask, db):
+    """Many clips are judged at once, and one by a key: nobody's note is lost by that."""
+    ask.post("/api/judge", json={"clip_id": IDS[0], "verdict": "bad", "reason": "blurred", "note": "from 3 s on"})
+    texts = lambda: [(row["reason"], row["note"]) for row in db.judgements(f"clip_id = '{IDS[0]}'").to_pylist()]
+    ask.post("/api/judge", json={"clip_ids": IDS[:2], "verdict": "bad"})
+    assert texts() == [("blurred", "from 3 s on")]
+    ask.post("/api/judge", json={"clip_ids": IDS[:2], "verdict": "good"})
+    assert texts() == [(None, "from 3 s on")]
+    ask.post("/api/judge", json={"clip_id": IDS[0], "verdict": "good", "reason": "", "note": ""})
+    assert texts() == [(None, None)]
+
+
 @pytest.mark.parametrize(
     ("body", "status", "said"),
     [

@@ -27,7 +27,6 @@ from handloom.web.gallery import Gallery
 
 MOST_AT_ONCE = 2000
 """Clips that one request judges, or that are tried again."""
-TEXTS = ("reason", "note", "who")
 
 
 def routes(gallery: Gallery) -> list[Route]:
@@ -88,7 +87,8 @@ def judgements(gallery: Gallery, offset: int, limit: int) -> dict[str, Any]:
 def written(gallery: Gallery, body: Mapping[str, Any], user: str | None = None) -> dict[str, Any]:
     """Write, or with `verdict` null take back, the judgement of `clip_id`, or of all `clip_ids`.
 
-    user: who judges where the page gives no name. Returns `{"judgement": ...}` of one clip, `{"num": ...}` of several.
+    Without `reason` or `note` in the body a clip keeps those that it has, but no reason for another verdict. user: who
+    judges where the page gives no name. Returns `{"judgement": ...}` of one clip, `{"num": ...}` of several.
     Raises ConfigError and NotThere for what cannot be judged; StoreError if the table cannot be written.
     """
     ids = _ids(body, "clip_ids") if "clip_ids" in body else [_text(body, "clip_id") or ""]
@@ -98,11 +98,20 @@ def written(gallery: Gallery, body: Mapping[str, Any], user: str | None = None) 
     if verdict is None:
         num = take_back(gallery.db, ids)
     else:
-        texts: dict[str, Any] = {name: _text(body, name) for name in TEXTS}
-        texts["who"] = texts["who"] or user
         seen = body.get("version")
         seen = seen if isinstance(seen, int) and not isinstance(seen, bool) and 0 <= seen < 1 << 62 else None
-        made = [Judgement(clip_id, verdict, **texts, clips_version=seen) for clip_id in dict.fromkeys(ids)]
+        before = {} if {"reason", "note"} <= body.keys() else _before(gallery, ids)
+        made = [
+            Judgement(
+                clip_id,
+                verdict,
+                _kept(body, "reason", before.get(clip_id, {}), verdict),
+                _kept(body, "note", before.get(clip_id, {}), None),
+                _text(body, "who") or user,
+                clips_version=seen,
+            )
+            for clip_id in dict.fromkeys(ids)
+        ]
         num = len(judge(gallery.db, made))
     gallery.forget("verdicts")
     if "clip_ids" in body:
@@ -140,6 +149,18 @@ def requeued(gallery: Gallery, clip_ids: list[str]) -> dict[str, Any]:
 
 
 _REJECTED = (("rejects", ["clip_id"]), ("stage_rejects", ["clip_id", "stage"]))
+
+
+def _before(gallery: Gallery, clip_ids: list[str]) -> dict[str, dict[str, Any]]:
+    rows = gallery.db.judgements(in_list("clip_id", clip_ids))
+    return {row["clip_id"]: row for row in rows.to_pylist()}
+
+
+def _kept(body: Mapping[str, Any], name: str, before: Mapping[str, Any], verdict: str | None) -> str | None:
+    """A text of the body; where it has none, that of the judgement before. verdict: it counts for this one alone."""
+    if name in body:
+        return _text(body, name)
+    return before.get(name) if verdict is None or before.get("verdict") == verdict else None
 
 
 def _ids(body: Mapping[str, Any], name: str) -> list[str]:

@@ -28,14 +28,16 @@ export async function writeJudgement(id, verdict, { reason = "", note = "", vers
   return judgement;
 }
 
-/** The same for many clips at once, in parts that the server takes. Gives how many. */
-export async function judgeAll(ids, verdict, reason = "") {
+/**
+ * One verdict for many clips, in parts that the server takes; notes that they have stay, and reasons for the same
+ * verdict. Gives how many.
+ */
+export async function judgeAll(ids, verdict) {
   let num = 0;
   for (let start = 0; start < ids.length; start += 2000) {
     const part = ids.slice(start, start + 2000);
-    num += (await post("/api/judge", { clip_ids: part, verdict, reason, who: whoJudges(), version: about.value?.version })).num;
-    const now = verdict === null ? null : { verdict, reason, note: null, who: whoJudges() || null, at: new Date().toISOString() };
-    judged.value = { ...judged.value, ...Object.fromEntries(part.map((id) => [id, now && { clip_id: id, ...now }])) };
+    num += (await post("/api/judge", { clip_ids: part, verdict, who: whoJudges(), version: about.value?.version })).num;
+    judged.value = { ...judged.value, ...Object.fromEntries(part.map((id) => [id, verdict === null ? null : { clip_id: id, verdict }])) };
   }
   return num;
 }

@@ -4,7 +4,7 @@ import { about, get, upload } from "./api.js";
 import { Card, Thumb } from "./card.js";
 import { Chips, Filters, filtersOf, withoutFilters } from "./filters.js";
 import { Hits, isRanked, searchOf } from "./hits.js";
-import { flagOf, judgeAll } from "./judge.js";
+import { judgeAll } from "./judge.js";
 import { useKeys } from "./keys.js";
 import { clipHref, go, place, setParams } from "./router.js";
 import { count, Dialog, Empty, Failure, Loading } from "./states.js";
@@ -187,10 +187,10 @@ function keysOf({ hits, ready, control, selected, select, flush, box, more, wide
       },
     },
     { keys: ["m"], about: "more clips like this one", run: () => (hit ? more(hit) : false) },
-    ...(about.value?.judging ? [["y", "good"], ["n", "bad"]] : []).map(([key, verdict]) => ({
+    ...(about.value?.judging ? [["y", "good"], ["n", "bad"], ["u", null]] : []).map(([key, verdict]) => ({
       keys: [key],
-      about: `judge the clip ${verdict}; once more takes it back`,
-      run: () => (hit ? void judgeAll([hit.clip_id], flagOf(hit) === verdict ? null : verdict).catch(failed) : false),
+      about: verdict ? `judge the clip ${verdict}` : "take the clip's judgement back",
+      run: () => (hit ? void judgeAll([hit.clip_id], verdict).catch(failed) : false),
     })),
     { keys: ["f"], about: "filters", run: () => (wide ? document.querySelector(".search-side input, .search-side summary")?.focus() : openFilters()) },
     { keys: ["c"], about: "clear the filters", run: () => setParams({ ...withoutFilters(place.value.params), at: null }) },
