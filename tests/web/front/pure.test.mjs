@@ -274,3 +274,29 @@ test("words for numbers", () => {
   assert.equal(states.short(NaN), "–");
   assert.deepEqual(card.whyOf({ parts: { motion: { score: 0.912, rank: 1 }, look: { score: null, rank: null } } }), ["motion 0.912 #1", "look –"]);
 });
+
+test("a line on the map comes back from its address, with few corners", async () => {
+  globalThis.window.matchMedia ??= () => ({ matches: false });
+  const map = await import(new URL("map.js", js));
+  const square = [[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]];
+  assert.deepEqual(map.readLasso(map.writeLasso(square)), square);
+  const round = Array.from({ length: 500 }, (_, n) => [Math.cos(n / 79.6), Math.sin(n / 79.6)]);
+  const kept = map.readLasso(map.writeLasso(round));
+  assert.ok(kept.length <= 50 && map.writeLasso(round).length < 1000);
+  assert.ok(kept.every(([x, y]) => Math.abs(Math.hypot(x, y) - 1) < 0.002));
+  for (const wrong of [null, "", "1,2", "1,2;3,4", "a,b;c,d;e,f", "1;2;3"]) assert.deepEqual(map.readLasso(wrong), []);
+  assert.ok(map.isInside([0, 0], square) && !map.isInside([0, 0.6], square) && !map.isInside([2, 0], square));
+  const star = Array.from({ length: 5 }, (_, n) => [Math.cos(n * 0.8 * Math.PI), Math.sin(n * 0.8 * Math.PI)]);
+  assert.ok(!map.isInside([0, 0], star) && map.isInside([0.9, 0], star)); // as web/dataset.py decides
+});
+
+test("a judgement made on this page is newer than what a list holds", async () => {
+  const judge = await import(new URL("judge.js", js));
+  const hit = { clip_id: "a", flag: "good" };
+  assert.equal(judge.flagOf(hit), "good");
+  assert.equal(judge.flagOf({ clip_id: "b", flag: "none" }), null);
+  judge.judged.value = { a: { clip_id: "a", verdict: "bad" } };
+  assert.equal(judge.flagOf(hit), "bad");
+  judge.judged.value = { a: null };
+  assert.equal(judge.flagOf(hit), null);
+});

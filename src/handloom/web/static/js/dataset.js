@@ -149,7 +149,7 @@ function Stages({ stages }) {
   if (!stages.length) return html`<p class="soft">No row yet.</p>`;
   return html`
     <p class="legend">${KINDS.map(([kind, label]) => html`<span key=${kind}><i class=${`block ${kind}`}></i> ${label}</span>`)}</p>
-    <div class="wide"><table class="stages">
+    <div class="wide" tabindex="0" role="region" aria-label="Stages"><table class="stages">
       <thead><tr><th scope="col">Stage</th><th scope="col" class="stages-bar">Rows</th>${KINDS.map(([kind, label]) => html`<th scope="col" class="num" key=${kind}>${label}</th>`)}<th scope="col" class="num">s/clip</th></tr></thead>
       <tbody>
         ${stages.map((stage) => {
@@ -202,7 +202,7 @@ function Reason({ one, part, again }) {
       const ended = await post("/api/requeue", { ids });
       setSaid(`${count(ended.clips, "clip")} and ${count(ended.stages, "stage")} will be tried again by the next handloom run`);
       again();
-      load(PAGE);
+      load(Math.max(PAGE, listed?.rejects.length ?? 0));
     } catch (error) {
       setFailed(error);
     }
@@ -383,7 +383,7 @@ const time = (text) => new Date(text).toLocaleString(undefined, { dateStyle: "me
 function Runs({ runs }) {
   if (!runs.length) return html`<p class="soft">No run yet.</p>`;
   return html`
-    <div class="wide"><table>
+    <div class="wide" tabindex="0" role="region" aria-label="Runs"><table>
       <caption class="hidden-text">Runs, the last one first</caption>
       <thead><tr><th scope="col">Run</th><th scope="col">Begun</th><th scope="col">Ended</th><th scope="col" class="num">Rows</th><th scope="col" class="num">Rejects</th><th scope="col" class="num">Frames/s</th><th scope="col" class="num">Took</th><th scope="col">Most time in</th></tr></thead>
       <tbody>
@@ -411,7 +411,7 @@ function Runs({ runs }) {
 function Indexes({ indexes }) {
   if (!indexes.length) return html`<p class="soft">No index yet: searches compare all rows. <code>handloom index --db DB</code> builds them.</p>`;
   return html`
-    <div class="wide"><table>
+    <div class="wide" tabindex="0" role="region" aria-label="Indexes"><table>
       <caption class="hidden-text">Indexes</caption>
       <thead><tr><th scope="col">Index</th><th scope="col">Kind</th><th scope="col" class="num">Covers</th><th scope="col" class="num">Rows that wait</th><th scope="col" class="num">MB</th><th scope="col" class="num">Recall</th></tr></thead>
       <tbody>

@@ -22,7 +22,7 @@ export function Map({ params, version }) {
   const by = known.includes(params.get("by")) ? params.get("by") : known[0];
   const [found, setFound] = useState(null);
   const [failed, setFailed] = useState(null);
-  const [near, box] = useNear();
+  const [near, box] = useNear(params.has("lasso"));
   const [turn, setTurn] = useState(0);
   useEffect(() => {
     if (!near || !by) return undefined;
@@ -60,11 +60,12 @@ export function Map({ params, version }) {
   `;
 }
 
-/** Whether a part of the page is, or was, about to be seen. */
-function useNear() {
+/** Whether a part of the page is, or was, about to be seen. at: the address is about it, so the page begins there. */
+function useNear(at) {
   const box = useRef(null);
-  const [near, setNear] = useState(false);
+  const [near, setNear] = useState(at);
   useEffect(() => {
+    if (at) box.current?.scrollIntoView({ block: "start" });
     const watch = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && setNear(true), { rootMargin: "400px" });
     if (box.current) watch.observe(box.current);
     return () => watch.disconnect();
