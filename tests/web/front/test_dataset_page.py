@@ -129,7 +129,7 @@ def test_a_run_is_followed_while_it_works(browser, db):
     with served(db) as address:
         run = leased(db, RUN_KEY, settings={}, resources={}, versions={})
         with run as lease, opened(browser, address, "/dataset") as page:
-            page.locator(".running progress").wait_for()
+            page.get_by_text(re.compile("Run .* every clip is done")).wait_for()
             end_run(db, lease.run, "done", num_clips=0, num_rejects=0, num_frames=0, stage_s={})
             until(page, "!document.querySelector('.running')")
         with opened(browser, address, f"/clip/{gallery_clip(0).clip_id}") as page:

@@ -128,12 +128,14 @@ function Running({ found }) {
   const { counts } = found;
   const run = found.runs.find((one) => one.running);
   const done = counts.clip_list - counts.pending;
+  const doing = counts.pending ? `${count(counts.pending, "clip")} pending` : "every clip is done; columns are brought up to date";
   return html`
     <div class="running" role="status">
       <span class="spinner" aria-hidden="true"></span>
-      <span>Run <code>${run.run_id}</code>${run.host && ` on ${run.host}`} since ${time(run.started_at)}: ${count(counts.pending, "clip")} pending</span>
-      <progress max=${counts.clip_list} value=${done} aria-label="Clips that are done"></progress>
-      <span class="num">${shareOf(done, counts.clip_list)}</span>
+      <span>Run <code>${run.run_id}</code>${run.host && ` on ${run.host}`} since ${time(run.started_at)}: ${doing}</span>
+      ${counts.pending > 0 && html`
+        <progress max=${counts.clip_list} value=${done} aria-label="Clips that are done"></progress>
+        <span class="num">${shareOf(done, counts.clip_list)}</span>`}
     </div>
   `;
 }
