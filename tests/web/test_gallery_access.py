@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import signal
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import urllib.request
 
+import anyio
 import pytest
 from support.gallery import client_of, gallery_db
 
@@ -80,6 +82,29 @@ def test_long_bodies_are_refused_whatever_they_say(client):
     answer = client.post("/api/about", content=body(), headers={"Content-Type": "application/json"})
     assert answer.status_code in (405, 413)  # nothing there reads it
     assert client.post("/api/about", json={}).status_code == 405
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # starlette leaves its draft to Python
+def test_who_goes_away_in_the_middle_of_a_file_leaves_no_error(client):
+    """The rest of an upload that never comes."""
+    head = {"host": "127.0.0.1", "content-type": "multipart/form-data; boundary=x", "content-length": "900"}
+    scope = {
+        **{"type": "http", "method": "POST", "path": "/api/upload", "raw_path": b"/api/upload", "query_string": b""},
+        **{"headers": [(name.encode(), value.encode()) for name, value in head.items()], "http_version": "1.1"},
+    }
+    body = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.mp4"\r\n\r\nabc'
+    messages = [{"type": "http.request", "body": body, "more_body": True}, {"type": "http.disconnect"}]
+    sent = []
+
+    async def receive():
+        return messages.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    anyio.run(client.app, scope, receive, send)  # raises nothing
+    assert sent[0]["status"] == 400
+    gc.collect()
 
 
 def test_files_outside_of_the_static_folder_are_not_served(client):

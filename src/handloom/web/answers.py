@@ -164,6 +164,11 @@ def missing_package(request: Request, error: Exception) -> Response:
     return error_answer(request, f"this needs the package {name}, which is not installed beside the server", hint, 501)
 
 
+def gone_away(request: Request, error: Exception) -> Response:
+    """Who asked has closed the connection: nobody reads this."""
+    return Response(status_code=400)
+
+
 def bug(request: Request, error: Exception) -> Response:
     """Anything else: the trace is in the server's log."""
     problem = f"an error in handloom itself: {type(error).__name__}"

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -26,7 +26,7 @@ from handloom.store.filters import stages_of
 from handloom.store.search.index import TEXT_COLUMNS
 from handloom.web import clips, dataset, judging, media, searching
 from handloom.web.access import LOOPBACK, Access
-from handloom.web.answers import NotThere, blocking, bug, handloom_error, http_error, json_answer, missing_package
+from handloom.web.answers import NotThere, blocking, bug, gone_away, handloom_error, http_error, json_answer, missing_package
 from handloom.web.catalogue import FACETS
 from handloom.web.gallery import Gallery
 
@@ -92,6 +92,7 @@ def make_app(gallery: Gallery, hosts: frozenset[str] = LOOPBACK, token: str | No
         HandloomError: handloom_error,
         HTTPException: http_error,
         ModuleNotFoundError: missing_package,
+        ClientDisconnect: gone_away,
         Exception: bug,
     }
     guard = Middleware(Access, hosts=hosts, token=token)

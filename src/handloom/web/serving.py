@@ -51,6 +51,7 @@ def serve(
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=CLOSING_S,
         lifespan="on",
     )
