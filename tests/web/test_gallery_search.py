@@ -5,14 +5,19 @@ from __future__ import annotations
 import io
 import time
 from datetime import timedelta
+from functools import partial
 
+import anyio
 import lance
 import numpy as np
 import pytest
 from support.gallery import add, client_of, gallery_clip, gallery_db, jpeg, judge
+from support.old_tables import NUM_FRAMES, NUMBER_OF, A, B, old_table
 
 from handloom.store.search.index import build_indexes
+from handloom.web.answers import TookTooLong, blocking
 from handloom.web.catalogue import BINS, Catalogue, Filters, Known
+from handloom.web.searching import sql_of
 
 NUM = 23
 CHOICES = {
@@ -24,7 +29,7 @@ CHOICES = {
     "scale": ("metric", "none", ""),
     "flag": ("good", "bad", "none"),
 }
-RANGES = {"blur": (3.0, 17.0), "brightness": (0.2, None), "duration_s": (None, 0.5), "hand_coverage": (0.5, None)}
+RANGES = {"blur": (3.0, 17.0), "brightness": (2 / 11, 9 / 11), "duration_s": (None, 0.5), "hand_coverage": (0.5, None)}
 STATES = (("look", "missing"), ("look", "outdated"), ("frames", "current"), ("look", "rejected"))
 VERDICTS = {
     gallery_clip(2).clip_id: "good",
@@ -72,7 +77,7 @@ def test_filters_in_memory_and_as_sql_pass_the_same_clips(db):
         filters = chance(seed)
         mask = catalogue.passing(catalogue.masks(filters, known()))
         found = {row["clip_id"] for row in catalogue.facts(np.flatnonzero(mask))}
-        assert found == set(db.clips(["clip_id"], catalogue.sql(filters, known())).column("clip_id").to_pylist()), (
+        assert found == set(db.clips(["clip_id"], sql_of(catalogue, filters, known())).column("clip_id").to_pylist()), (
             filters
         )
         sizes.add(len(found))
@@ -227,6 +232,24 @@ def test_new_rows_are_seen_and_old_versions_stay_until_they_are_gone(tmp_path):
         assert answer.status_code in (404, 503), address
         assert answer.json()["error"]["problem"]
     assert fresh.get("/api/search?facets=1").json()["total"] == 0
+
+
+@pytest.mark.parametrize("version", list(NUMBER_OF))
+def test_databases_of_earlier_versions(tmp_path, version):
+    """They lack columns."""
+    client = client_of(old_table(version, tmp_path))
+    told = client.get("/api/search?facets=1&sort=-blur&q.hand_coverage=0:").json()
+    ids = {hit["clip_id"] for hit in told["hits"]}
+    assert ids <= {A, B} == {hit["clip_id"] for hit in client.get("/api/search").json()["hits"]}
+    for address in ("/api/about", *(f"{one}?id={A}" for one in ("/api/clip", "/api/arrays", "/media/strip"))):
+        answer = client.get(address)
+        assert answer.status_code == 200, answer.text
+    assert client.get(f"/api/clip?id={A}").json()["num_frames"] == NUM_FRAMES
+
+
+def test_what_takes_too_long_is_given_up():
+    with pytest.raises(TookTooLong, match="given up"):
+        anyio.run(partial(blocking, time.sleep, 0.2, limit_s=0.01))
 
 
 def upload(client, name: str, data: bytes, **more):

@@ -26,7 +26,16 @@ from handloom.store.filters import stages_of
 from handloom.store.search.index import TEXT_COLUMNS
 from handloom.web import clips, dataset, judging, media, searching
 from handloom.web.access import LOOPBACK, Access
-from handloom.web.answers import NotThere, blocking, bug, gone_away, handloom_error, http_error, json_answer, missing_package
+from handloom.web.answers import (
+    NotThere,
+    blocking,
+    bug,
+    gone_away,
+    handloom_error,
+    http_error,
+    json_answer,
+    missing_package,
+)
 from handloom.web.catalogue import FACETS
 from handloom.web.gallery import Gallery
 

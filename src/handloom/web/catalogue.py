@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,7 @@ from handloom.api import Database
 from handloom.errors import ConfigError, StoreError
 from handloom.schemas.tables.arrow import QUALITY_FIELDS
 from handloom.schemas.tables.stage_columns import key_column
-from handloom.store.filters import clause, filtered, in_list, stages_of
+from handloom.store.filters import clause, filtered, stages_of
 from handloom.store.location import lance_errors
 from handloom.store.retry import past_lost_indexes
 from handloom.web.answers import NotThere
@@ -36,7 +36,6 @@ NUMBERS = ("duration_s", "num_frames")
 MOST_VALUES = 50
 BINS = 24
 STATES = ("current", "outdated", "missing", "rejected")
-MOST_IDS = 20_000
 Mask = NDArray[np.bool_]
 UNKNOWN_BIN = 255
 
@@ -90,6 +89,11 @@ class Catalogue:
             self.codes["hand"] = (left + 2 * right, list(HANDS))
             if "world_scale" in kept:
                 self.codes["scale"] = _encoded(self.rows.column("world_scale"))
+
+    def warm(self) -> Catalogue:
+        """Make what the first pages need."""
+        _ = self.places, self._binned
+        return self
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -160,10 +164,10 @@ class Catalogue:
             at = {word: code for code, word in enumerate(words)}
             found[name] = np.isin(codes, [-1 if value == "" else at.get(value, -2) for value in values])
         for name, (least, most) in filters.ranges.items():
-            values_of = self._number(name)
+            values_of = self.number(name)
             mask = ~np.isnan(values_of)
-            mask &= True if least is None else values_of >= np.float32(least)
-            found[f"q.{name}"] = mask & (True if most is None else values_of <= np.float32(most))
+            mask &= True if least is None else values_of >= values_of.dtype.type(least)  # as SQL compares
+            found[f"q.{name}"] = mask & (True if most is None else values_of <= values_of.dtype.type(most))
         if filters.where is not None:
             found["where"] = self._passing(filters.where)
         for stage, state in filters.stages:
@@ -171,7 +175,8 @@ class Catalogue:
             found["stage"] = found["stage"] & mask if "stage" in found else mask
         return found
 
-    def _number(self, name: str) -> NDArray[np.float32]:
+    def number(self, name: str) -> NDArray[np.floating[Any]]:
+        """(n,) NaN unknown. Raises ConfigError for a number that there is not."""
         if name in self.numbers:
             return self.numbers[name]
         if not self.num_clips:
@@ -199,7 +204,8 @@ class Catalogue:
             self._masks[condition] = mask
         return mask
 
-    def _check_stage(self, stage: str, state: str) -> None:
+    def check_stage(self, stage: str, state: str) -> None:
+        """Raise ConfigError for a stage that the table has no keys of, and for another state."""
         stages = stages_of(self.schema)
         if self.num_clips and stage not in stages:
             raise ConfigError(f"there is no stage {stage!r}", f"expected one of: {', '.join(stages)}")
@@ -207,7 +213,7 @@ class Catalogue:
             raise ConfigError(f"stage={stage}:{state}", f"expected {stage}: and one of {', '.join(STATES)}")
 
     def _in_state(self, stage: str, state: str, known: Known) -> Mask:
-        self._check_stage(stage, state)
+        self.check_stage(stage, state)
         if state == "rejected":
             mask = np.zeros(self.num_clips, np.bool_)
             mask[[self.places[one] for one in known.rejected(stage) if one in self.places]] = True
@@ -221,51 +227,6 @@ class Catalogue:
         if key is not None:
             same = pc.fill_null(pc.equal(keys, key), False).to_numpy()
         return same if state == "current" else ~missing & ~same
-
-    def sql(self, filters: Filters, known: Known) -> str | None:
-        """The filters as one SQL filter, for searches that rank; None: all pass. Raises ConfigError as `masks`."""
-        parts = [] if filters.where is None else [clause(filters.where) or "true"]
-        for name, values in filters.chosen.items():
-            parts.append(self._chosen_sql(name, values, known))
-        for name, (least, most) in filters.ranges.items():
-            self._number(name)
-            column = name if name in NUMBERS else f"quality.{name}"
-            bounds = [f"{column} >= {least!r}"] if least is not None else []
-            bounds += [f"{column} <= {most!r}"] if most is not None else []
-            parts.append(" AND ".join(bounds) or f"{column} IS NOT NULL")
-        for stage, state in filters.stages:
-            parts.append(self._stage_sql(stage, state, known))
-        return " AND ".join(f"({part})" for part in parts) or None
-
-    def _chosen_sql(self, name: str, values: Iterable[str], known: Known) -> str:
-        if name == "hand":
-            cases = {
-                "none": "NOT hand_left AND NOT hand_right",
-                "left": "hand_left AND NOT hand_right",
-                "right": "hand_right AND NOT hand_left",
-                "both": "hand_left AND hand_right",
-            }
-            return " OR ".join(f"({cases[value]})" for value in values if value in cases) or "false"
-        if name == "flag":
-            ids = {flag: [one for one, said in known.verdicts.items() if said == flag] for flag in ("good", "bad")}
-            asked = [_ids_sql(ids[value]) for value in values if value in ids]
-            if "none" in values:
-                asked.append(f"NOT ({_ids_sql([*ids['good'], *ids['bad']])})")
-            return " OR ".join(asked) or "false"
-        column = "world_scale" if name == "scale" else name
-        some = in_list(column, [value for value in values if value])
-        return f"{some} OR {column} IS NULL" if "" in values else some
-
-    def _stage_sql(self, stage: str, state: str, known: Known) -> str:
-        self._check_stage(stage, state)
-        if state == "rejected":
-            return _ids_sql(known.rejected(stage))
-        column = f"`{key_column(stage)}`"
-        if state == "missing":
-            return f"{column} IS NULL"
-        key = known.keys().get(stage)
-        same = "false" if key is None else in_list(column, [key])
-        return same if state == "current" else f"{column} IS NOT NULL AND NOT ({same})"
 
     # Counts
 
@@ -337,11 +298,11 @@ class Catalogue:
         values = self._sorted.get(name)
         if value is None or values is None or not len(values) or np.isnan(value):
             return None
-        sides = (np.searchsorted(values, np.float32(value), side) for side in ("left", "right"))
+        sides = (np.searchsorted(values, values.dtype.type(value), side) for side in ("left", "right"))
         return float(sum(sides) / 2 / len(values))
 
     @cached_property
-    def _sorted(self) -> dict[str, NDArray[np.float32]]:
+    def _sorted(self) -> dict[str, NDArray[np.floating[Any]]]:
         return {name: np.sort(values[~np.isnan(values)]) for name, values in self.numbers.items()}
 
     # Order
@@ -378,9 +339,10 @@ class Catalogue:
         return np.argsort(-values if down else values, kind="stable")
 
 
-def _floats(column: pa.ChunkedArray | pa.Array) -> NDArray[np.float32]:
-    """(n,) float32, NaN for null."""
-    return column.cast(pa.float32()).to_numpy(zero_copy_only=False) if len(column) else np.empty(0, np.float32)
+def _floats(column: pa.ChunkedArray | pa.Array) -> NDArray[np.floating[Any]]:
+    """(n,) NaN for null; whole numbers as float64."""
+    kind = column.type if pa.types.is_floating(column.type) else pa.float64()
+    return column.cast(kind).to_numpy(zero_copy_only=False) if len(column) else np.empty(0)
 
 
 def _encoded(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], list[str]]:
@@ -389,11 +351,3 @@ def _encoded(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], list[str]]:
     coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
     codes = pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int32)
     return codes, coded.dictionary.to_pylist()
-
-
-def _ids_sql(ids: Iterable[str]) -> str:
-    listed = list(ids)
-    if len(listed) > MOST_IDS:
-        problem = f"{len(listed)} clips are in the filter of a search, at most {MOST_IDS} can be"
-        raise ConfigError(problem, "search without this filter")
-    return in_list("clip_id", listed)

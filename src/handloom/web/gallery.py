@@ -158,15 +158,16 @@ class Gallery:
         try:
             table = open_clips(self.db)
             if (None if table is None else table.version) != kept.version:
-                self._load()
+                self._load(warm=True)
         except HandloomError as error:  # the old one stays: a store may be out of reach for a while
             log.warning("the newest version of clips cannot be read: %s", error.problem)
         finally:
             self._load_lock.release()
 
-    def _load(self) -> Catalogue:
+    def _load(self, warm: bool = False) -> Catalogue:
         begun = time.monotonic()
-        found = self._newest = Catalogue(self.db, open_clips(self.db))
+        found = Catalogue(self.db, open_clips(self.db))
+        self._newest = found.warm() if warm else found
         self._looked_at = time.monotonic()
         self._load_s = self._looked_at - begun
         return found

@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,11 @@ from starlette.routing import Route
 
 from handloom.errors import ConfigError
 from handloom.io.listing import VIDEO_EXTENSIONS
-from handloom.store.filters import both
+from handloom.schemas.tables.stage_columns import key_column
+from handloom.store.filters import clause, in_list
 from handloom.store.search.results import Hits
 from handloom.web.answers import LONGEST_S, NotThere, asked_version, blocking, json_answer, number, whole_number
-from handloom.web.catalogue import FACETS, FLAGS, Catalogue, Filters, Known
-from handloom.web.dataset import lassoed
+from handloom.web.catalogue import FACETS, FLAGS, NUMBERS, Catalogue, Filters, Known
 from handloom.web.gallery import Gallery
 
 MOST_TEXT, MOST_WHERE, MOST_LIMIT = 2000, 4000, 200
@@ -36,6 +37,7 @@ MOST_RANKED = DEPTHS[-1]
 KEPT_QUERIES = 32
 EXTRACT_S = 120.0
 """For a search by a video that is not in the table."""
+MOST_IDS = 20_000  # in one filter
 MOST_UPLOADS, UPLOAD_S = 20, 3600.0
 BOTH = ("motion", "look")
 
@@ -182,7 +184,7 @@ class Searches:
         if query.ranks and catalogue.num_clips:
             itself = None if query.clip is None else catalogue.place(query.clip)
             need = MOST_RANKED if sort else offset + limit
-            found = self.rank(catalogue, query, catalogue.sql(filters, known), need)
+            found = self.rank(catalogue, query, sql_of(catalogue, filters, known), need)
             places = found.places
             if sort:
                 rank_of = np.empty(catalogue.num_clips, np.int64)
@@ -211,7 +213,7 @@ class Searches:
     ) -> NDArray[np.bool_] | None:
         """The clips that the query finds whatever else is chosen; None where it ranks all, or more than are listed."""
         bare = replace(filters, chosen={}, ranges={}, stages=())
-        found = self.rank(catalogue, query, catalogue.sql(bare, known), MOST_RANKED)
+        found = self.rank(catalogue, query, sql_of(catalogue, bare, known), MOST_RANKED)
         if not found.complete:
             return None
         mask = np.zeros(catalogue.num_clips, np.bool_)
@@ -239,6 +241,62 @@ class Searches:
                 }
             )
         return told
+
+
+def sql_of(catalogue: Catalogue, filters: Filters, known: Known) -> str | None:
+    """The filters as one SQL filter, for searches that rank; None: all pass. Raises ConfigError as `masks`."""
+    parts = [] if filters.where is None else [clause(filters.where) or "true"]
+    for name, values in filters.chosen.items():
+        parts.append(_chosen_sql(name, values, known))
+    for name, (least, most) in filters.ranges.items():
+        catalogue.number(name)
+        column = name if name in NUMBERS else f"quality.{name}"
+        bounds = [f"{column} >= {least!r}"] if least is not None else []
+        bounds += [f"{column} <= {most!r}"] if most is not None else []
+        parts.append(" AND ".join(bounds) or f"{column} IS NOT NULL")
+    for stage, state in filters.stages:
+        parts.append(_stage_sql(catalogue, stage, state, known))
+    return " AND ".join(f"({part})" for part in parts) or None
+
+
+def _chosen_sql(name: str, values: Iterable[str], known: Known) -> str:
+    if name == "hand":
+        cases = {
+            "none": "NOT hand_left AND NOT hand_right",
+            "left": "hand_left AND NOT hand_right",
+            "right": "hand_right AND NOT hand_left",
+            "both": "hand_left AND hand_right",
+        }
+        return " OR ".join(f"({cases[value]})" for value in values if value in cases) or "false"
+    if name == "flag":
+        ids = {flag: [one for one, said in known.verdicts.items() if said == flag] for flag in ("good", "bad")}
+        asked = [_ids_sql(ids[value]) for value in values if value in ids]
+        if "none" in values:
+            asked.append(f"NOT ({_ids_sql([*ids['good'], *ids['bad']])})")
+        return " OR ".join(asked) or "false"
+    column = "world_scale" if name == "scale" else name
+    some = in_list(column, [value for value in values if value])
+    return f"{some} OR {column} IS NULL" if "" in values else some
+
+
+def _stage_sql(catalogue: Catalogue, stage: str, state: str, known: Known) -> str:
+    catalogue.check_stage(stage, state)
+    if state == "rejected":
+        return _ids_sql(known.rejected(stage))
+    column = f"`{key_column(stage)}`"
+    if state == "missing":
+        return f"{column} IS NULL"
+    key = known.keys().get(stage)
+    same = "false" if key is None else in_list(column, [key])
+    return same if state == "current" else f"{column} IS NOT NULL AND NOT ({same})"
+
+
+def _ids_sql(ids: Iterable[str]) -> str:
+    listed = list(ids)
+    if len(listed) > MOST_IDS:
+        problem = f"{len(listed)} clips are in the filter of a search, at most {MOST_IDS} can be"
+        raise ConfigError(problem, "search without this filter")
+    return in_list("clip_id", listed)
 
 
 def _kind_of(path: Path) -> str | None:
@@ -300,11 +358,7 @@ def routes(gallery: Gallery) -> list[Route]:
         }
         query = query_of(params)
         limit_s = LONGEST_S if query.upload is None else EXTRACT_S
-        filters = filters_of(params)
-        if lasso := params.get("lasso"):
-            chosen = await blocking(lassoed, gallery, lasso, page["version"])
-            filters = replace(filters, where=both(filters.where, chosen))
-        told, catalogue, places = await blocking(searches.answer, query, filters, limit_s=limit_s, **page)
+        told, catalogue, places = await blocking(searches.answer, query, filters_of(params), limit_s=limit_s, **page)
         answer = json_answer(request, told)
         answer.background = BackgroundTask(gallery.bring_strips, catalogue, places)
         return answer

@@ -79,8 +79,7 @@ def _listen(host: str, port: int) -> socket.socket:
 def _warm_up(gallery: Gallery) -> None:
     """Read what the first pages need, so that nobody waits for it."""
     try:
-        catalogue = gallery.catalogue()
-        _ = catalogue.places, catalogue.histograms({})
+        gallery.catalogue().warm()
         gallery.stage_states()
     except HandloomError:  # whoever asks is told
         pass
