@@ -40,8 +40,8 @@ def run_benchmark(
     `extract` measures on a folder of videos, or on rendered clips. `accuracy` measures on `num_clips` rendered clips
     and on a folder of clips with truth, and on `footage` without truth. `feed` measures on `num_clips` clips of a
     database, of a folder of videos, or rendered; with a Python that has the `lerobot` package, also its reader.
-    `commit` measures on synthetic shards, `search` on synthetic rows. `stages` measures on a few clips of a folder of
-    videos, or rendered, and on copies of their rows; `look` on such clips and on altered copies of their images.
+    `commit` measures on synthetic shards, `search` and `serve` on synthetic rows. `stages` measures on a few clips of a
+    folder of videos, or rendered, and on copies of their rows; `look` on such clips and on altered copies of images.
     `segments` measures on `num_clips` rendered sequences, and on the annotated actions of a database;
     `skills` on scripted scenes and on clips that it renders, `sim`, `loop`, `arm4r` and `arvrm` on simulated tasks, the
     last three also on the clips of a database. `vlmimic` and `vlmimic_controls` let skills of scripted scenes act in
@@ -78,6 +78,7 @@ def run_benchmark(
     from handloom.bench.robomirror.measure import bench_robomirror
     from handloom.bench.search.measure import bench_search
     from handloom.bench.segments.measure import bench_segments
+    from handloom.bench.serve.measure import bench_serve
     from handloom.bench.sim.measure import bench_sim
     from handloom.bench.skills.measure import bench_skills
     from handloom.bench.stages.measure import bench_stages
@@ -111,6 +112,7 @@ def run_benchmark(
     benchmarks["look"] = bench_look
     benchmarks["wearer"] = lambda videos, watch: bench_wearer(videos, num_clips, watch)
     benchmarks["skills"] = lambda videos, watch: bench_skills(watch)
+    benchmarks["serve"] = lambda videos, watch: bench_serve(watch)
     benchmarks["sim"] = lambda videos, watch: bench_sim(watch)
     benchmarks["vlmimic"] = lambda videos, watch: bench_vlmimic(data, watch)
     benchmarks["vlmimic_controls"] = lambda videos, watch: bench_vlmimic_controls(data, watch)
@@ -138,7 +140,7 @@ def run_benchmark(
         raise ConfigError(
             f"there is no benchmark {name!r}", f"one of: {', '.join([*benchmarks, 'feed', 'segments', *TRAINED])}"
         )
-    synthetic = ("skills", "sim", *TRAINED, "retrieval", *OF_SKILLS)
+    synthetic = ("skills", "serve", "sim", *TRAINED, "retrieval", *OF_SKILLS)
     without_clips = ("extract", "commit", "search", "stages", "look", *synthetic)
     if name in without_clips and num_clips is not None:
         raise ConfigError(
