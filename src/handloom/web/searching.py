@@ -183,6 +183,8 @@ class Searches:
         found: Ranked | None = None
         if query.ranks and catalogue.num_clips:
             itself = None if query.clip is None else catalogue.place(query.clip)
+            if facets and query.text is not None:  # first: without other filters the ranking is the same
+                within = self._found_by_words(catalogue, query, filters, known)
             need = MOST_RANKED if sort else offset + limit
             found = self.rank(catalogue, query, sql_of(catalogue, filters, known), need)
             places = found.places
@@ -194,8 +196,6 @@ class Searches:
             total = len(places) if found.complete else min(others, MOST_RANKED)
             told |= {"exact": found.hits.exact, "scoring": found.hits.scoring, "unused": dict(found.hits.unused)}
             told["num_listed_at_most"] = MOST_RANKED
-            if facets and query.text is not None:
-                within = self._found_by_words(catalogue, query, filters, known)
         else:
             order = catalogue.order(sort)
             places = order[passing[order]]
