@@ -24,10 +24,11 @@ from starlette.routing import Route
 from handloom.errors import ConfigError
 from handloom.io.listing import VIDEO_EXTENSIONS
 from handloom.schemas.tables.stage_columns import key_column
-from handloom.store.filters import clause, in_list
+from handloom.store.filters import both, clause, in_list
 from handloom.store.search.results import Hits
 from handloom.web.answers import LONGEST_S, NotThere, asked_version, blocking, json_answer, number, whole_number
 from handloom.web.catalogue import FACETS, FLAGS, NUMBERS, Catalogue, Filters, Known
+from handloom.web.dataset import lassoed
 from handloom.web.gallery import Gallery
 
 MOST_TEXT, MOST_WHERE, MOST_LIMIT = 2000, 4000, 200
@@ -245,7 +246,7 @@ class Searches:
 
 def sql_of(catalogue: Catalogue, filters: Filters, known: Known) -> str | None:
     """The filters as one SQL filter, for searches that rank; None: all pass. Raises ConfigError as `masks`."""
-    parts = [] if filters.where is None else [clause(filters.where) or "true"]
+    parts = [] if filters.where is None else [clause(catalogue.db.expanded(filters.where)) or "true"]
     for name, values in filters.chosen.items():
         parts.append(_chosen_sql(name, values, known))
     for name, (least, most) in filters.ranges.items():
@@ -358,7 +359,11 @@ def routes(gallery: Gallery) -> list[Route]:
         }
         query = query_of(params)
         limit_s = LONGEST_S if query.upload is None else EXTRACT_S
-        told, catalogue, places = await blocking(searches.answer, query, filters_of(params), limit_s=limit_s, **page)
+        filters = filters_of(params)
+        if lasso := params.get("lasso"):
+            chosen = await blocking(lassoed, gallery, lasso, page["version"])
+            filters = replace(filters, where=both(filters.where, chosen))
+        told, catalogue, places = await blocking(searches.answer, query, filters, limit_s=limit_s, **page)
         answer = json_answer(request, told)
         answer.background = BackgroundTask(gallery.bring_strips, catalogue, places)
         return answer
