@@ -1,6 +1,7 @@
 // Two clips, or two versions of one, side by side on one clock.
 import { html, useEffect, useState } from "../vendor/handloom-vendor.js";
 import { titleOf } from "./details.js";
+import { Judge } from "./judge.js";
 import { clipHref, setParams } from "./router.js";
 import { short } from "./states.js";
 import { Transport } from "./player.js";
@@ -20,6 +21,7 @@ export function Compare({ pair, places, clock, layers, setLayer, view, setView, 
             ${places[n].version != null && html` <span class="chip">version ${places[n].version}</span>`}</h2>
           ${clips[n]?.facts.facts?.narration && html`<p class="soft">${clips[n].facts.facts.narration}</p>`}
           <${Watch} loaded=${loaded} clock=${clock} layers=${layers} view=${view} setView=${setView} source=${n ? null : source} setSource=${setSource} title=${`Clip ${"AB"[n]}`} />
+          ${clips[n] && html`<div class="panel clip-panel clip-judge"><${Judge} id=${places[n].id} known=${clips[n].facts.judgement} version=${clips[n].facts.version} keys=${false} /></div>`}
         </section>
       `)}
     </div>

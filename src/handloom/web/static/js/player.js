@@ -1,5 +1,5 @@
 // The clock that everything on a clip's page follows, and the player: an image with its layers drawn over it.
-import { html, signal, useEffect, useMemo, useRef, useSignalEffect, useState } from "../vendor/handloom-vendor.js";
+import { html, signal, useEffect, useMemo, useRef, useState } from "../vendor/handloom-vendor.js";
 import { drawOverlay, flat } from "./overlay.js";
 import { indexAt, nearestIndex } from "./row.js";
 
@@ -90,6 +90,16 @@ export class Clock {
   }
 }
 
+/** Call `run` now and at once when a signal changes; `useSignalEffect` would wait for the browser's next frame. */
+export function useLive(signals, run) {
+  const latest = useRef(run);
+  latest.current = run;
+  useEffect(() => {
+    const stops = signals.map((one) => one.subscribe(() => latest.current()));
+    return () => stops.forEach((stop) => stop());
+  }, signals);
+}
+
 /**
  * One clip's image with its layers. frames: `Frames`, or null where none are stored. source: "frames" or "video".
  * The element's `data-frame` is the frame that is drawn.
@@ -108,7 +118,7 @@ export function Player({ clip, clock, layers, frames, source, onVideoError, revi
     if (!box.current) return;
     const at_s = clock.at.peek();
     const index = videoUrl ? nearestIndex(clip.times, at_s) : indexAt(clip.times, at_s);
-    const shown = layers.value;
+    const shown = layers.peek();
     fit(overlay.current, box.current, clip);
     drawOverlay(overlay.current, clip, index, shown);
     if (!videoUrl) drawImage(index, shown);
@@ -129,11 +139,7 @@ export function Player({ clip, clock, layers, frames, source, onVideoError, revi
     view.waiting ||= requestAnimationFrame(() => view.draw());
   };
 
-  useSignalEffect(() => {
-    clock.at.value;
-    layers.value;
-    view.schedule();
-  });
+  useLive([clock.at, layers], () => view.schedule());
   useEffect(() => {
     view.schedule();
     const watch = new ResizeObserver(() => view.schedule());
@@ -225,13 +231,7 @@ function useVideo(ref, clip, clock, url) {
 /** Buttons and sliders below the players. position: a text such as `12 of 60`. */
 export function Transport({ clock, layers, setLayer, children }) {
   const [, redraw] = useState(0);
-  useSignalEffect(() => {
-    clock.playing.value;
-    clock.speed.value;
-    clock.loop.value;
-    layers.value;
-    redraw((n) => n + 1);
-  });
+  useLive([clock.playing, clock.speed, clock.loop, layers], () => redraw((n) => n + 1));
   const playing = clock.playing.peek();
   return html`
     <div class="clip-transport">
@@ -259,8 +259,8 @@ export function Transport({ clock, layers, setLayer, children }) {
 
 function Position({ clock }) {
   const text = useRef(null);
-  useSignalEffect(() => {
-    const at_s = clock.at.value;
+  useLive([clock.at], () => {
+    const at_s = clock.at.peek();
     if (text.current) text.current.textContent = `${indexAt(clock.times, at_s) + 1} / ${clock.times.length} · ${at_s.toFixed(2)} s`;
   });
   return html`<output class="clip-position num" ref=${text}></output>`;

@@ -1,10 +1,11 @@
 // A clip in 3D on the page's clock: hands, tracks, held things, the camera and its path, axes and a scale bar.
 import {
   BoxGeometry, BufferAttribute, BufferGeometry, Color, DynamicDrawUsage, EdgesGeometry, Group, html, InstancedMesh, Line, LineBasicMaterial, LineSegments,
-  Matrix4, MeshBasicMaterial, OrbitControls, PerspectiveCamera, Points, PointsMaterial, Quaternion, Scene as ThreeScene, useEffect, useMemo, useRef, useSignalEffect, useState, Vector3,
+  Matrix4, MeshBasicMaterial, OrbitControls, PerspectiveCamera, Points, PointsMaterial, Quaternion, Scene as ThreeScene, useEffect, useMemo, useRef, useState, Vector3,
   WebGLRenderer,
 } from "../vendor/handloom-vendor.js";
 import { HAND_COLORS, SKELETON, thingColor } from "./overlay.js";
+import { useLive } from "./player.js";
 import { indexAt } from "./row.js";
 import { roundStep } from "./timeline.js";
 
@@ -41,11 +42,7 @@ export function Scene({ clip, clock, layers, view, setView, revision }) {
     };
   }, [clip, revision, known]);
   useEffect(() => held.world?.setView(view), [view]);
-  useSignalEffect(() => {
-    const at_s = clock.at.value;
-    layers.value;
-    held.world?.show(indexAt(clip.times, at_s));
-  });
+  useLive([clock.at, layers], () => held.world?.show(indexAt(clip.times, clock.at.peek())));
 
   if (!known) return html`<div class="clip-scene clip-empty"><p>No position in 3D is known of this clip: no camera path, and no hand with a place.</p></div>`;
   return html`

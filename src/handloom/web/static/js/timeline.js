@@ -1,5 +1,6 @@
 // The time of a clip from left to right: segments of each hand, frames with flags, confidence and speed of the hands.
-import { html, useEffect, useMemo, useRef, useSignalEffect, useState } from "../vendor/handloom-vendor.js";
+import { html, useEffect, useMemo, useRef, useState } from "../vendor/handloom-vendor.js";
+import { useLive } from "./player.js";
 import { indexAt } from "./row.js";
 
 const HANDS = ["left", "right"];
@@ -13,8 +14,8 @@ export function Timeline({ clip, clock, revision }) {
   const span_s = Math.max(clock.duration_s, clip.duration_s, 1e-6);
   const left = (at_s) => `${(100 * at_s) / span_s}%`;
 
-  useSignalEffect(() => {
-    const at_s = clock.at.value;
+  useLive([clock.at], () => {
+    const at_s = clock.at.peek();
     if (!head.current) return;
     head.current.style.transform = `translateX(${left(at_s)})`;
     const index = indexAt(clip.times, at_s);

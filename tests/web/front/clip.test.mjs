@@ -1,0 +1,99 @@
+// What the clip page computes, without a browser: `node --test`. Run by test_pages.py.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+globalThis.Element = class {};
+globalThis.cancelAnimationFrame = () => {};
+globalThis.window = { location: new URL("http://here/clip/a"), history: {}, addEventListener() {} };
+
+const js = new URL("../../../src/handloom/web/static/js/", import.meta.url);
+const [row, timeline, compare, clipPage, player] = await Promise.all(
+  ["row", "timeline", "compare", "clip", "player"].map((name) => import(new URL(`${name}.js`, js))),
+);
+const facts = (changes = {}) => ({ clip_id: "a", frame_s: [2, 2.1, 2.2, 2.4], source: [640, 360], flags: [], segments: [], ...changes });
+
+test("a time shows the last frame that is not after it; a video's time the nearest", () => {
+  const times = Float64Array.of(0, 0.1, 0.2, 0.4);
+  for (const [n, at_s] of times.entries()) {
+    assert.equal(row.indexAt(times, at_s), n);
+    assert.equal(row.indexAt(times, at_s + 0.05), n);
+    assert.equal(row.nearestIndex(times, at_s - 0.04), n);
+    assert.equal(row.nearestIndex(times, at_s + 0.04), n);
+  }
+  assert.equal(row.indexAt(times, -1), 0);
+  assert.equal(row.indexAt(times, 9), 3);
+  assert.equal(row.indexAt([], 1), 0);
+});
+
+test("a clip's times begin at its first frame, and its last frame lasts as long as the one before", () => {
+  const clip = new row.Clip(facts());
+  assert.deepEqual([...clip.times].map((at) => Math.round(at * 10)), [0, 1, 2, 4]);
+  assert.ok(Math.abs(clip.duration_s - 0.6) < 1e-9);
+  assert.equal(new row.Clip(facts({ frame_s: [] })).duration_s, 0);
+});
+
+test("flags that doubt a hand are told by frame and hand; others are not", () => {
+  const flags = [
+    { name: "HAND_UNSUPPORTED_LEFT", frames: [1] },
+    { name: "HAND_OFF_TRACKS_RIGHT", frames: [2, 3] },
+    { name: "HAND_JUMP_LEFT", frames: [0] },
+  ];
+  assert.deepEqual(new row.Clip(facts({ flags })).doubts.map((set) => [...set]), [[1], [2, 3]]);
+});
+
+test("frames with a flag are joined where they touch, and nothing is lost", () => {
+  const [one] = timeline.flagRows([{ name: "DARK", frames: [0, 1, 2, 5, 7, 8] }, { name: "CUT", frames: [] }]);
+  assert.deepEqual(one.runs, [[0, 3], [5, 6], [7, 9]]);
+  assert.equal(one.runs.reduce((sum, [from, to]) => sum + to - from, 0), one.frames);
+  assert.deepEqual(timeline.flagRows(null), []);
+});
+
+test("round steps are 1, 2 or 5 times a power of ten, and never too small", () => {
+  for (let least = 0.0013; least < 2000; least *= 1.37) {
+    const step = timeline.roundStep(least);
+    assert.ok(step >= least - 1e-9 && step < 2.51 * least, `${least} ${step}`);
+    assert.match(step.toPrecision(1).replace(/[0.]|e.*/g, ""), /^[125]$/);
+  }
+});
+
+test("keys go to the starts of actions, on the clip's frames, and to its ends", () => {
+  const clip = new row.Clip(facts({ segments: [{ start_s: 2.2 }, { start_s: 2.1 }] }));
+  const at = (from, way) => Math.round(10 * clipPage.nextStart(clip.facts.segments, clip, from, way));
+  assert.deepEqual([at(0, 1), at(0.1, 1), at(0.2, 1)], [1, 2, 4]);
+  assert.deepEqual([at(0.4, -1), at(0.2, -1), at(0.1, -1)], [2, 1, 0]);
+  assert.equal(clipPage.nextStart(null, clip, 0.2, -1), 0);
+});
+
+test("numbers of two clips stand beside each other; what neither knows is left out", () => {
+  const rows = compare.differences([{ name: "blur", value: 1 }, { name: "hand_jitter_px", value: null }], [{ name: "blur", value: 3 }, { name: "dark", value: 2 }]);
+  assert.deepEqual(rows.map(({ name, a, b }) => [name, a, b]), [["blur", 1, 3], ["dark", null, 2]]);
+});
+
+test("steps of the clock stay on the first clip's frames and inside the clips", () => {
+  const clock = new player.Clock();
+  const [first, second] = [new row.Clip(facts()), new row.Clip(facts({ clip_id: "b", frame_s: [0, 1] }))];
+  clock.follow([first, second]);
+  assert.equal(clock.duration_s, 2);
+  clock.step(2);
+  assert.equal(clock.at.value, first.times[2]);
+  clock.step(Infinity);
+  assert.equal(clock.at.value, first.times[3]);
+  clock.seek(99);
+  assert.equal(clock.at.value, 1);
+  clock.step(-Infinity);
+  assert.equal(clock.at.value, 0);
+});
+
+test("a clock at its end begins again, or stops where it must not", () => {
+  const clock = new player.Clock();
+  clock.follow([new row.Clip(facts())]);
+  clock.seek(0.35);
+  clock.advance(0.2);
+  assert.ok(Math.abs(clock.at.value - 0.4) < 1e-9, "the last frame is shown to its end");
+  clock.advance(0.2);
+  assert.equal(clock.at.value, 0);
+  clock.loop.value = false;
+  clock.advance(5);
+  assert.ok(Math.abs(clock.at.value - 0.4) < 1e-9);
+  assert.equal(clock.playing.value, false);
+});
