@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import lance
 import numpy as np
@@ -121,7 +121,7 @@ def address(db) -> Iterator[str]:
 
 
 def path_of(clip: Clip, **params: str) -> str:
-    return f"/clip/{quote(clip.clip_id, safe='')}?" + "&".join(f"{name}={quote(value)}" for name, value in params.items())
+    return f"/clip/{quote(clip.clip_id, safe='')}?{urlencode(params)}"
 
 
 def wait_frame(page: Any, frame: int, of: str = ".clip-stage", name: str = "frame") -> None:
@@ -156,7 +156,8 @@ def test_image_layers_3d_and_timeline_are_on_one_clock(browser, address):
     with opened(browser, address, path_of(FULL)) as page:
         wait_frame(page, 0, name="image")
         wait_frame(page, 0, ".clip-space canvas")
-        for key, frame in (("ArrowRight", 1), ("Shift+ArrowRight", 11), ("ArrowLeft", 10), ("Home", 0), ("]", 5), ("]", 11), ("[", 5)):
+        steps = (("ArrowRight", 1), ("Shift+ArrowRight", 11), ("ArrowLeft", 10), ("Home", 0), ("]", 5), ("]", 11))
+        for key, frame in (*steps, ("[", 5)):
             page.keyboard.press(key)
             wait_frame(page, frame)
             wait_frame(page, frame, name="image")
@@ -206,20 +207,23 @@ def test_tracks_are_those_that_show_draws(browser, address, db):
         page.locator(".clip-overlay").wait_for()
         shown = page.evaluate(
             """async ([id, num]) => {
-              const [{ Clip, TRACK_ARRAYS }, api] = await Promise.all([import("/static/js/row.js"), import("/static/js/api.js")]);
+              const { Clip, TRACK_ARRAYS } = await import("/static/js/row.js");
+              const api = await import("/static/js/api.js");
               const facts = await api.get("/api/clip", { id });
               const clip = new Clip(facts);
               clip.add(await api.arrays(id, TRACK_ARRAYS.filter((name) => facts.arrays.includes(name))));
               const { tracks } = clip;
-              const at = (frame, grid) => [...tracks.at(frame, grid).xy].map((value) => (Number.isNaN(value) ? null : value));
-              return Array.from({ length: num }, (_, n) => [at(Math.max(n - 1, 0), tracks.best(n)), at(n, tracks.best(n))]);
+              const at = (frame, grid) => [...tracks.at(frame, grid).xy].map((value) => (isNaN(value) ? null : value));
+              const two = (n) => [Math.max(n - 1, 0), n].map((frame) => at(frame, tracks.best(n)));
+              return Array.from({ length: num }, (_, n) => two(n));
             }""",
             [FULL.clip_id, NUM],
         )
     for frame in range(NUM):
         two = window_tracks(row, np.array([max(frame - 1, 0), frame]), judged=np.array([frame]))
         known = np.where(two["track_visible"][..., None], two["track_points_px"], np.nan)
-        np.testing.assert_allclose(np.array(shown[frame], float).reshape(2, -1, 2), known, rtol=1e-6, err_msg=str(frame))
+        found = np.array(shown[frame], float).reshape(2, -1, 2)
+        np.testing.assert_allclose(found, known, rtol=1e-6, err_msg=str(frame))
 
 
 def test_texts_are_texts_and_what_is_missing_is_told(browser, address):
@@ -256,7 +260,11 @@ def test_a_video_and_what_is_drawn_over_it_are_in_step(browser, address):
             wait_frame(page, frame)
             page.wait_for_function("() => !document.querySelector('video').seeking")
             level = page.locator("video").evaluate(
-                """video => { const c = new OffscreenCanvas(8, 8).getContext("2d"); c.drawImage(video, 0, 0, 8, 8); return c.getImageData(4, 4, 1, 1).data[1]; }"""
+                """video => {
+                  const small = new OffscreenCanvas(8, 8).getContext("2d");
+                  small.drawImage(video, 0, 0, 8, 8);
+                  return small.getImageData(4, 4, 1, 1).data[1];
+                }"""
             )
             assert abs(level - (20 + 18 * frame)) < 8, (frame, level)
         page.keyboard.press("Home")
@@ -286,6 +294,6 @@ def test_it_fits_and_can_be_read(browser, address, width):
             with opened(browser, address, path_of(FULL, **params), **window) as page:
                 page.locator(".clip-stage[data-image]").last.wait_for()
                 page.locator(".clip-space canvas[data-frame]").last.wait_for()
-                assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-                assert page.evaluate("document.querySelector('main').scrollWidth <= document.querySelector('main').clientWidth")
+                for part in ("html", "main"):
+                    assert page.locator(part).evaluate("one => one.scrollWidth <= one.clientWidth"), part
                 assert faults_of(page) == []

@@ -68,9 +68,11 @@ export async function bytes(path, params = {}, { signal: abort, progress, limit 
   }
 }
 
-/** Arrays of one clip by name: `{name: {dtype, shape, data}}`; see `readArrays`. */
-export const arrays = async (id, names, options = {}) =>
-  readArrays(await bytes("/api/arrays", { id, names: names.join(","), v: options.v }, options));
+/** Arrays of one clip by name: `{name: {dtype, shape, data}}`; see `readArrays`. Null: longer than `limit`. */
+export async function arrays(id, names, options = {}) {
+  const buffer = await bytes("/api/arrays", { id, names: names.join(","), v: options.v }, options);
+  return buffer && readArrays(buffer);
+}
 
 const KINDS = { F32: Float32Array, F64: Float64Array, I32: Int32Array, I64: BigInt64Array, U8: Uint8Array, BOOL: Uint8Array };
 

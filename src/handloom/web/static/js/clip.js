@@ -16,8 +16,10 @@ const replace = { replace: true };
 const SAVE_MS = 400; // after the clock has come to rest its time goes into the address
 
 /** id: the clip; params: of the address (URLSearchParams): with, with_v, v, t, off, view, source, by. */
-export function Page({ id, params }) {
-  const clock = useMemo(() => new Clock(), [id]);
+export const Page = ({ id, params }) => html`<${One} key=${id} id=${id} params=${params} />`; // another clip begins anew
+
+function One({ id, params }) {
+  const clock = useMemo(() => new Clock(), []);
   const layers = useMemo(() => signal(layersOf(params.get("off"))), []);
   const first = useClip(id, params.get("v"));
   const other = params.get("with");
@@ -31,7 +33,10 @@ export function Page({ id, params }) {
     clock.follow([clip, ...(other && second.clip ? [second.clip] : [])]);
     if (!began) clock.seek(Number(params.get("t")) || 0);
   }, [clip, other, second.clip]);
-  useEffect(() => () => clock.pause(), [clock]);
+  useEffect(() => {
+    document.getElementById("main")?.scrollTo(0, 0);
+    return () => clock.pause();
+  }, []);
   useSavedTime(clock, clip);
 
   const setLayer = (name) => {

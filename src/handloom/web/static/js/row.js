@@ -5,10 +5,11 @@ export const ARRAYS = [
   "hand_keypoints_px", "hand_keypoints_cam_m", "hand_keypoints_world_m", "hand_visible", "hand_infilled", "hand_confidence",
   "hand_speed_m_s", "world_from_camera", "camera_matrix", "things", "things_box_m", "other_hand_frame", "other_hand_keypoints_px",
 ];
-export const TRACK_ARRAYS = [
-  "track_points_px", "track_visible", "track_depth_m", "track_points_world_m",
-  "regrid_query_frame", "regrid_frame", "regrid_visible", "regrid_points_px", "regrid_depth_m",
-];
+const FLAT_TRACKS = ["track_points_px", "track_visible", "regrid_query_frame", "regrid_frame", "regrid_visible", "regrid_points_px"];
+export const TRACK_ARRAYS = [...FLAT_TRACKS, "track_depth_m", "track_points_world_m", "regrid_depth_m"];
+export const TRACKS_LIMIT = 256 << 20; // bytes of tracks held in memory
+/** What of the tracks is loaded: all; of long clips only what the image needs. */
+export const TRACK_CHOICES = [TRACK_ARRAYS, FLAT_TRACKS];
 /** Index of the last time that is not after `at_s`; 0 before the first. times: ascending. */
 export function indexAt(times, at_s) {
   let low = 0;

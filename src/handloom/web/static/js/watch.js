@@ -2,7 +2,7 @@
 import { html, useEffect, useState } from "../vendor/handloom-vendor.js";
 import { arrays as getArrays, get } from "./api.js";
 import { LAYERS, Player } from "./player.js";
-import { ARRAYS, Clip, Frames, TRACK_ARRAYS } from "./row.js";
+import { ARRAYS, Clip, Frames, TRACK_CHOICES, TRACKS_LIMIT } from "./row.js";
 import { Scene } from "./scene.js";
 import { Failure, Loading } from "./states.js";
 import { Timeline } from "./timeline.js";
@@ -25,9 +25,15 @@ export function useClip(id, version) {
       const clip = new Clip(facts);
       change({ clip });
       const wanted = (names) => names.filter((name) => facts.arrays.includes(name));
-      const some = async (names) => {
-        if (names.length) clip.add(await getArrays(id, names, { v: facts.version, signal }));
+      const some = async (names, limit) => {
+        const found = names.length ? await getArrays(id, names, { v: facts.version, signal, limit }) : {};
+        if (found) clip.add(found);
         change({});
+        return !!found;
+      };
+      const tracks = async () => {
+        for (const names of TRACK_CHOICES) if (await some(wanted(names), TRACKS_LIMIT)) return;
+        change({ tooLong: true });
       };
       const images = async () => {
         frames = new Frames(id, facts.version);
@@ -41,7 +47,7 @@ export function useClip(id, version) {
         change({ frames, share: 1 });
       };
       const failed = (error) => change({ arraysError: error });
-      await Promise.all([some(wanted(ARRAYS)).then(() => some(wanted(TRACK_ARRAYS))).catch(failed), facts.frames && images().catch(failed)]);
+      await Promise.all([some(wanted(ARRAYS)).then(tracks).catch(failed), facts.frames && images().catch(failed)]);
     };
     if (id) load().catch((error) => change({ error }));
     return () => {
@@ -61,7 +67,7 @@ export function sourceOf(clip, chosen) {
 
 /** Player and 3D view side by side, the timeline below them. loaded: of `useClip`. */
 export function Watch({ loaded, clock, layers, view, setView, source, setSource, title, children }) {
-  const { clip, frames, revision, error, arraysError, share, retry } = loaded;
+  const { clip, frames, revision, error, arraysError, share, tooLong, retry } = loaded;
   const [broken, setBroken] = useState(null); // the video that the browser could not play
   if (error) return html`<${Failure} error=${error} retry=${retry} />`;
   if (!clip) return html`<${Loading} what="Loading the clip" />`;
@@ -69,6 +75,7 @@ export function Watch({ loaded, clock, layers, view, setView, source, setSource,
   const shown = broken === clip ? "frames" : sourceOf(clip, source);
   return html`
     ${arraysError && html`<${Failure} error=${arraysError} retry=${retry} />`}
+    ${tooLong && html`<p class="soft">The tracks of this clip are more than ${TRACKS_LIMIT >> 20} MB, and are not shown: read them in Python, or cut the video into shorter clips.</p>`}
     <div class="clip-watch">
       <div>
         ${clip.facts.frames && shown === "frames" && !frames && !arraysError
