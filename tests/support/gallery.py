@@ -85,7 +85,7 @@ def add(path: Path, clips: Sequence[Clip | int], first: int = 0, **how: Any) -> 
 def judge(path: Path, verdicts: dict[str, str]) -> None:
     """Verdicts, as judging writes them."""
     rows = pa.table({"clip_id": list(verdicts), "verdict": list(verdicts.values())})
-    lance.write_dataset(rows, str(path / "judgements.lance"))
+    lance.write_dataset(rows, str(path / "judgements.lance"), mode="overwrite")
 
 
 def client_of(db: Database, *, token: str | None = None, hosts: Any = None, **how: Any) -> TestClient:

@@ -234,6 +234,16 @@ def test_new_rows_are_seen_and_old_versions_stay_until_they_are_gone(tmp_path):
     assert fresh.get("/api/search?facets=1").json()["total"] == 0
 
 
+def test_judgements_that_change_are_seen_by_searches_that_rank(tmp_path):
+    path = tmp_path / "db"
+    client = client_of(gallery_db(path, range(5)))
+    address = "/api/search?clip=test%3Av0%3A0-1000&by=motion&where=judged('good')"
+    for good in ([1, 2], [3]):
+        judge(path, {gallery_clip(n).clip_id: "good" for n in good})
+        found = {hit["clip_id"] for hit in client.get(address).json()["hits"]}
+        assert found == {gallery_clip(n).clip_id for n in good}
+
+
 @pytest.mark.parametrize("version", list(NUMBER_OF))
 def test_databases_of_earlier_versions(tmp_path, version):
     """They lack columns."""
