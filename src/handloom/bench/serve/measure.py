@@ -74,7 +74,7 @@ def bench_serve(watch: Watch, size: Size | None = None) -> dict[str, Any]:
     """Measure."""
     size = size or (QUICK if watch.quick else Size())
     results: dict[str, Any] = asdict(size)
-    with tempfile.TemporaryDirectory(prefix="handloom-bench-") as folder, watch.measuring(units=6 * size.calls):
+    with tempfile.TemporaryDirectory(prefix="handloom-bench-") as folder, watch.measuring():
         results["idle_at_start"] = round(max(idle_share(), 0.0), 3)
         watch.part(f"writing {size.rows} rows")
         db = Database.open(Path(folder) / "db", create=True)
@@ -134,7 +134,7 @@ def queries(size: Size) -> dict[str, Callable[[int], dict[str, Any]]]:
     facets: dict[str, Any] = {"facets": 1}
 
     def words(n: int) -> str:
-        return f"{VERBS[n % len(VERBS)]} the {NOUNS[7 * n % len(NOUNS)]}".replace("-", " ")
+        return f"{VERBS[n % len(VERBS)]} the {NOUNS[(11 * n + n // len(VERBS)) % len(NOUNS)]}".replace("-", " ")
 
     return {
         "list": lambda n: {"offset": places[n]},
