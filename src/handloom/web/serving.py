@@ -13,7 +13,7 @@ import uvicorn
 
 from handloom.api import Database
 from handloom.errors import ConfigError, HandloomError
-from handloom.web.access import hosts_of, is_loopback
+from handloom.web.access import EVERY_ADDRESS, hosts_of, is_loopback
 from handloom.web.app import make_app
 from handloom.web.gallery import Gallery
 
@@ -44,7 +44,7 @@ def serve(
     gallery = Gallery(db, judging, source_options)
     listening = _listen(host, port)
     port = listening.getsockname()[1]
-    name = f"[{host}]" if ":" in host else host
+    name = socket.gethostname() if host in EVERY_ADDRESS else f"[{host.strip('[]')}]" if ":" in host else host
     threading.Thread(target=_warm_up, args=(gallery,), daemon=True).start()
     config = uvicorn.Config(
         make_app(gallery, hosts_of(host), token),
