@@ -1,24 +1,73 @@
-"""`bench serve` on a small table: every kind of query is asked of a real server, and is in the report."""
+"""`bench serve`: its rows, its arithmetic, and a small run in a real browser."""
 
-from handloom.bench.serve.measure import WARM_UP, Size, bench_serve, queries
+import numpy as np
+import pyarrow as pa
+import pytest
+from support.rows import make_row
+
+from handloom.bench.serve.browser import find_chromium
+from handloom.bench.serve.measure import Size, bench_serve, goals_of, lost_frames, spread
+from handloom.bench.serve.rows import CLUSTERED, UNKNOWN, Templates, Texts, copies, sentences
 from handloom.bench.watch import Watch
+from handloom.schemas.tables.arrow import QUALITY_FIELDS
+from handloom.stages.stage import embedding_field
 
-SIZE = Size(rows=600, dim=16, calls=4)
-
-
-def test_a_small_report():
-    report = bench_serve(Watch([].append, quick=True), SIZE)
-    kinds = report["results"]["kinds"]
-    assert set(kinds) == set(queries(SIZE))
-    for found in kinds.values():
-        assert found["answer"]["calls"] == SIZE.calls
-        assert 0 < found["answer"]["p50_ms"] <= found["first_hit"]["p95_ms"]
-    assert kinds["text"]["thumbnail"]["calls"] == SIZE.calls  # there are hits
-    (goal,) = report["goals"]
-    assert goal["value"] == max(found["first_hit"]["p95_ms"] for found in kinds.values())
+NUM = 250
 
 
-def test_no_query_is_asked_twice():
-    """The answer to the second would be kept."""
-    for kind, query in queries(Size()).items():
-        assert len({str(query(n)) for n in range(Size().calls + WARM_UP)}) == Size().calls + WARM_UP, kind
+@pytest.fixture(scope="module")
+def rows() -> pa.RecordBatch:
+    made = pa.Table.from_batches([make_row(number) for number in range(3)])
+    for name, dim in (("look", 16), ("text", 512)):
+        made = made.append_column(
+            embedding_field(name, dim, model="m", version="1"), pa.nulls(3, pa.list_(pa.float32(), dim))
+        )
+    return copies(Templates("0123456789abcdef", made), Texts(), 32, NUM, 4096)
+
+
+def test_rows_have_words_numbers_and_vectors_of_their_own(rows):
+    assert len(set(rows.column("clip_id").to_pylist())) == NUM
+    for name in (*CLUSTERED, "text"):
+        vectors = np.array([one for one in rows.column(f"embedding_{name}").to_pylist() if one is not None])
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    silent = [words is None for words in rows.column("narration").to_pylist()]
+    assert 0 < np.mean(silent) < 3 * UNKNOWN
+    assert silent == [vector is None for vector in rows.column("embedding_text").to_pylist()]
+
+
+def test_quality_is_spread_shares_stay_shares_and_some_is_unknown(rows):
+    quality = rows.column("quality")
+    assert quality.type.names == list(QUALITY_FIELDS)
+    blur = quality.field("blur").to_numpy(zero_copy_only=False)
+    assert 0 < np.isnan(blur).mean() < 3 * UNKNOWN
+    assert np.nanmax(blur) > 1.5 * np.nanmin(blur) > 0
+    assert np.nanmax(quality.field("hand_coverage").to_numpy(zero_copy_only=False)) <= 1
+    assert quality.field("num_cuts").null_count == NUM, "no template knows it"
+
+
+def test_the_arithmetic():
+    assert spread([1.0, 2.0, 3.0]) == {"calls": 3, "p50_ms": 2.0, "p95_ms": 2.9, "max_ms": 3.0}
+    assert lost_frames([16.7, 16.7, 50.0, 17.9]) == 2
+    assert len(set(sentences(200))) == 200
+    assert {goal["met"] for goal in goals_of({})} == {None}
+    fast = {"first_hit": {"words": {"p95_ms": 199.0}}, "scrub": {"p95_ms": 101.0}}
+    assert [goal["met"] for goal in goals_of(fast)] == [True, None, None, False]
+
+
+@pytest.mark.slow
+def test_a_small_report(tmp_path):
+    if find_chromium() is None:
+        pytest.skip("needs Chromium (Debian and Ubuntu: apt-get install chromium)")
+    pytest.importorskip("playwright")
+    size = Size(rows=96, scenes=1, searches=2, loads=1, clips=1, cards=60)
+    results = bench_serve(tmp_path, Watch([].append), size)["results"]
+    assert set(results["first_hit"]) == {"words", "like_a_clip", "filter"}
+    times = [results["scrub"], results["page_load"], *results["first_hit"].values(), *results["requests"].values()]
+    for found in times:
+        assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["max_ms"]
+    assert results["scrub"]["calls"] == 14
+    assert results["scroll"]["cards"] >= 60
+    assert results["scroll"]["thumbnails"] > 0
+    assert results["page_memory_after"]["js_heap_bytes"] > 0
+    again = bench_serve(tmp_path, Watch([].append), size)["results"]
+    assert again["table"] == results["table"], "the table is kept"

@@ -16,6 +16,8 @@ WITH_VARIANTS = ("loop", "arm4r", "arvrm")
 """They train, on the clips of a database if one is given, and keep what they have finished."""
 OF_SKILLS = ("vlmimic", "vlmimic_controls", "vlmimic_extracted")
 """They let skills act, and keep what they have finished."""
+KEEPING = ("retrieval", "serve", *TRAINED, *OF_SKILLS)
+"""They keep something in the folder `data`."""
 
 
 def run_benchmark(
@@ -40,12 +42,13 @@ def run_benchmark(
     `extract` measures on a folder of videos, or on rendered clips. `accuracy` measures on `num_clips` rendered clips
     and on a folder of clips with truth, and on `footage` without truth. `feed` measures on `num_clips` clips of a
     database, of a folder of videos, or rendered; with a Python that has the `lerobot` package, also its reader.
-    `commit` measures on synthetic shards, `search` and `serve` on synthetic rows. `stages` measures on a few clips of a
-    folder of videos, or rendered, and on copies of their rows; `look` on such clips and on altered copies of images.
-    `segments` measures on `num_clips` rendered sequences, and on the annotated actions of a database;
-    `skills` on scripted scenes and on clips that it renders, `sim`, `loop`, `arm4r` and `arvrm` on simulated tasks, the
-    last three also on the clips of a database. `vlmimic` and `vlmimic_controls` let skills of scripted scenes act in
-    simulated ones, `vlmimic_extracted` those of clips that it renders. `retrieval` renders its clips. `robomirror`
+    `commit` measures on synthetic shards, `search` and `serve` on synthetic rows, `serve` in Chromium. `stages`
+    measures on a few clips of a folder of videos, or rendered, and on copies of their rows; `look` on such clips and on
+    altered copies of their images. `segments` measures on `num_clips` rendered sequences, and on the annotated actions
+    of a database; `skills` on scripted scenes and on clips that it renders, `sim`, `loop`, `arm4r` and `arvrm` on
+    simulated tasks, the last three also on the clips of a database. `vlmimic` and `vlmimic_controls` let skills of
+    scripted scenes act in simulated ones, `vlmimic_extracted` those of clips that it renders. `retrieval` renders its
+    clips. `robomirror`
     trains on the clips of a database, or on rendered ones; `command` on those of a database, and on tasks.
     `wearer` measures on `num_clips` rendered scenes of two people, and on a folder of first-person videos of one.
 
@@ -56,8 +59,8 @@ def run_benchmark(
         sheets: a folder for their contact sheets.
         backwards: follow them also from their end.
         stills: images, and videos of cameras at rest, for the virtual camera.
-        data: a folder in which `retrieval` keeps its clips, and those of `TRAINED` and `OF_SKILLS` what they have
-            finished, for the next time.
+        data: a folder in which `retrieval` keeps its clips, `serve` its table, and those of `TRAINED` and `OF_SKILLS`
+            what they have finished, for the next time.
         variants: of `WITH_VARIANTS`, see `bench.loop`; None: all.
         quick: measure less, in under two minutes on two cores.
 
@@ -97,9 +100,8 @@ def run_benchmark(
     if name != "accuracy" and stills is not None:
         raise ConfigError(f"benchmark {name!r} takes no --stills", "it is accuracy's")
 
-    if name not in ("retrieval", *TRAINED, *OF_SKILLS) and data is not None:
-        takes = ", ".join(("retrieval", *TRAINED, *OF_SKILLS))
-        raise ConfigError(f"benchmark {name!r} takes no --data", f"it is for {takes}")
+    if name not in KEEPING and data is not None:
+        raise ConfigError(f"benchmark {name!r} takes no --data", f"it is for {', '.join(KEEPING)}")
 
     if name not in WITH_VARIANTS and variants:
         raise ConfigError(f"benchmark {name!r} takes no --variant", f"it is for {', '.join(WITH_VARIANTS)}")
@@ -112,12 +114,12 @@ def run_benchmark(
     benchmarks["look"] = bench_look
     benchmarks["wearer"] = lambda videos, watch: bench_wearer(videos, num_clips, watch)
     benchmarks["skills"] = lambda videos, watch: bench_skills(watch)
-    benchmarks["serve"] = lambda videos, watch: bench_serve(watch)
     benchmarks["sim"] = lambda videos, watch: bench_sim(watch)
     benchmarks["vlmimic"] = lambda videos, watch: bench_vlmimic(data, watch)
     benchmarks["vlmimic_controls"] = lambda videos, watch: bench_vlmimic_controls(data, watch)
     benchmarks["vlmimic_extracted"] = lambda videos, watch: bench_vlmimic_extracted(data, watch)
     benchmarks["retrieval"] = lambda videos, watch: bench_retrieval(data, watch)
+    benchmarks["serve"] = lambda videos, watch: bench_serve(data, watch)
     if name == "feed":  # needs torch and webdataset
         from handloom.bench.feed.measure import bench_feed
 
@@ -140,7 +142,7 @@ def run_benchmark(
         raise ConfigError(
             f"there is no benchmark {name!r}", f"one of: {', '.join([*benchmarks, 'feed', 'segments', *TRAINED])}"
         )
-    synthetic = ("skills", "serve", "sim", *TRAINED, "retrieval", *OF_SKILLS)
+    synthetic = ("skills", "sim", *TRAINED, "retrieval", "serve", *OF_SKILLS)
     without_clips = ("extract", "commit", "search", "stages", "look", *synthetic)
     if name in without_clips and num_clips is not None:
         raise ConfigError(

@@ -8,7 +8,7 @@ Nothing is kept in memory: a row's values follow from its number.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,33 +88,52 @@ def clip_id_of(number: int) -> str:
 def append(db: Database, vectors: Vectors, first: int, num: int) -> Iterator[int]:
     """Add rows to `clips` in one commit; gives the number of rows that are written, after each fragment."""
     schema, centres = schema_of(vectors.dim), vectors.centres()
-    committer = Committer(db, RUN_KEY, schema)
-    records = []
-    for start in range(first, first + num, FRAGMENT_ROWS):
-        rows = batch(schema, start, vectors.rows(start, min(FRAGMENT_ROWS, first + num - start), centres))
+    starts = range(first, first + num, FRAGMENT_ROWS)
+    sizes = {start: min(FRAGMENT_ROWS, first + num - start) for start in starts}
+    yield from write(db, RUN_KEY, schema, (batch(schema, s, vectors.rows(s, n, centres)) for s, n in sizes.items()))
+
+
+def write(db: Database, run_key: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[int]:
+    """Add the batches to `clips`, a fragment each, in one commit; gives the number of rows written, after each."""
+    committer, records, written = Committer(db, run_key, schema), [], 0
+    for rows in batches:
         records.append(write_fragment(db.uri, [rows], schema))
-        yield start + rows.num_rows - first
+        written += rows.num_rows
+        yield written
     committer.commit(records)
+
+
+def words_of(first: int, num: int) -> dict[str, list[str]]:
+    """Ids, videos, words and people of the rows from number `first` on, by column."""
+    rng = np.random.default_rng([4, first])
+    verbs, nouns = (_words(words, num, rng) for words in (VERBS, NOUNS))
+    numbers = range(first, first + num)
+    return {
+        "clip_id": [clip_id_of(number) for number in numbers],
+        "video_id": [f"v{number // CLIPS_IN_A_VIDEO}" for number in numbers],
+        "narration": [narration_of(verb, noun) for verb, noun in zip(verbs, nouns, strict=True)],
+        "verb": verbs,
+        "noun": nouns,
+        "participant": [f"P{person:02d}" for person in rng.integers(NUM_PEOPLE, size=num)],
+    }
+
+
+def narration_of(verb: str, noun: str) -> str:
+    """What the person does, as in `pick up the cup`."""
+    return f"{verb.replace('-', ' ')} the {noun}"
 
 
 def batch(schema: pa.Schema, first: int, vectors: NDArray[np.float32]) -> pa.RecordBatch:
     """Rows from number `first` on with these vectors: every column of the schema, most of them null."""
     num = len(vectors)
-    rng = np.random.default_rng([4, first])
-    verbs, nouns = (_words(words, num, rng) for words in (VERBS, NOUNS))
+    rng = np.random.default_rng([6, first])
     numbers = range(first, first + num)
     starts = [float(number % CLIPS_IN_A_VIDEO) for number in numbers]
-    values = {
-        "clip_id": [clip_id_of(number) for number in numbers],
+    values = words_of(first, num) | {
         "dataset": ["bench"] * num,
-        "video_id": [f"v{number // CLIPS_IN_A_VIDEO}" for number in numbers],
         "video_uri": [f"/videos/v{number // CLIPS_IN_A_VIDEO}.mp4" for number in numbers],
         "start_s": starts,
         "end_s": [start + 1 for start in starts],
-        "narration": [f"{verb.replace('-', ' ')} the {noun}" for verb, noun in zip(verbs, nouns, strict=True)],
-        "verb": verbs,
-        "noun": nouns,
-        "participant": [f"P{person:02d}" for person in rng.integers(NUM_PEOPLE, size=num)],
         "duration_s": rng.uniform(0.5, 8, num),
         "num_frames": [30] * num,
         "width": [1920] * num,
@@ -132,11 +151,16 @@ def batch(schema: pa.Schema, first: int, vectors: NDArray[np.float32]) -> pa.Rec
     columns = []
     for field in schema:
         if field.name == COLUMN:
-            columns.append(pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=field.type))
+            columns.append(vectors_to_arrow(vectors, field))
         else:
             there = values.get(field.name)
             columns.append(pa.nulls(num, field.type) if there is None else pa.array(there, field.type))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def vectors_to_arrow(vectors: NDArray[np.float32], field: pa.Field) -> pa.FixedSizeListArray:
+    """(num, dim) as a column of vectors."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=field.type)
 
 
 def _words(words: Sequence[str], num: int, rng: np.random.Generator) -> list[str]:
