@@ -144,6 +144,23 @@ test("hits come page by page, all of one version; what is no longer near is stop
   assert.ok(asked.slice(1).every((params) => params.get("v") === "7" && params.get("facets") === null));
 });
 
+test("a search that ranks shows its hits before the counts are there", async () => {
+  const asked = [];
+  globalThis.fetch = async (address) => {
+    const { searchParams } = new URL(address, "http://here/");
+    asked.push([searchParams.get("facets"), searchParams.get("limit"), searchParams.get("v")]);
+    const facets = searchParams.get("facets") && { verb: [["cut", 3]] };
+    return new Response(JSON.stringify({ version: 7, total: 3, took_ms: 1, hits: [{ clip_id: "c0" }], facets }));
+  };
+  const seen = [];
+  const found = new hits.Hits(new URLSearchParams("text=cut"), () => seen.push([found.at(0).clip_id, found.counts?.facets.verb[0][1]]));
+  await found.start();
+  assert.deepEqual(seen, [["c0", undefined], ["c0", 3]]);
+  assert.deepEqual(asked, [[null, "60", null], ["1", "1", "7"]]);
+  await found.start();
+  assert.equal(asked.length, 2, "what is known is not asked for again");
+});
+
 test("an error of the server is told in its words, and no answer too", async () => {
   globalThis.fetch = async () => new Response(JSON.stringify({ error: { problem: "no column `x`", hint: "columns: a, b" } }), { status: 400 });
   await assert.rejects(api.get("/api/search"), { problem: "no column `x`", hint: "columns: a, b", status: 400 });

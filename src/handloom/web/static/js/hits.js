@@ -37,7 +37,8 @@ export class Hits {
   constructor(search, changed) {
     this.search = search;
     this.changed = changed;
-    this.first = null; // the first answer: total, facets, scoring
+    this.first = null; // the first answer: total, scoring
+    this.counts = null; // the answer with facets and histograms
     this.failed = null;
     this.memory = {}; // of the grid
     this.pages = new Map(); // offset -> list of hits, the longest unused first
@@ -46,14 +47,26 @@ export class Hits {
     this.took = null; // milliseconds from the question to the answer, as the reader felt them
   }
 
-  /** Ask for the first page, with counts. */
+  /** Ask for the first page and the counts: together where nothing is ranked, else the page first, as counts take longer. */
   async start() {
-    const began = performance.now();
-    const answer = await this.ask(0, { facets: 1 });
-    if (!answer) return;
-    this.first = answer;
-    this.took = performance.now() - began;
-    if (about.value && answer.version !== about.value.version) loadAbout().catch(() => {});
+    if (!this.first) {
+      const began = performance.now();
+      const together = !isRanked(this.search);
+      const answer = await this.ask(0, together ? { facets: 1 } : {});
+      if (!answer) return;
+      this.first = answer;
+      if (together) this.counts = answer;
+      this.took = performance.now() - began;
+      if (about.value && answer.version !== about.value.version) loadAbout().catch(() => {});
+      this.changed();
+    }
+    if (this.counts) return;
+    this.counting = new AbortController();
+    try {
+      this.counts = await get("/api/search", { ...this.asks(), limit: 1, facets: 1, v: this.first.version }, { signal: this.counting.signal });
+    } catch (error) {
+      if (error.name !== "AbortError") this.fail(error);
+    }
     this.changed();
   }
 
@@ -92,16 +105,14 @@ export class Hits {
   async ask(offset, more = {}) {
     const abort = new AbortController();
     this.asked.set(offset, abort);
-    const names = [...new Set(this.search.keys())];
-    const asked = Object.fromEntries(names.map((name) => [name, this.search.getAll(name)]));
     try {
-      const answer = await get("/api/search", { ...asked, offset, limit: PAGE, ...more, v: this.first?.version }, { signal: abort.signal });
+      const answer = await get("/api/search", { ...this.asks(), offset, limit: PAGE, ...more, v: this.first?.version }, { signal: abort.signal });
       this.pages.set(offset, answer.hits);
       this.failed = null;
       return answer;
     } catch (error) {
       if (error.name === "AbortError") return null;
-      this.failed = error instanceof ApiError ? error : new ApiError(`the page has a fault: ${error.message}`, "load it again");
+      this.fail(error);
       this.changed();
       return null;
     } finally {
@@ -109,8 +120,18 @@ export class Hits {
     }
   }
 
+  /** The search as parameters of a request. */
+  asks() {
+    return Object.fromEntries([...new Set(this.search.keys())].map((name) => [name, this.search.getAll(name)]));
+  }
+
+  fail(error) {
+    this.failed = error instanceof ApiError ? error : new ApiError(`the page has a fault: ${error.message}`, "load it again");
+  }
+
   /** Stop everything that is on its way. */
   stop() {
+    this.counting?.abort();
     for (const abort of this.asked.values()) abort.abort();
   }
 }

@@ -22,7 +22,7 @@ const kept = new Map(); // search -> Hits: steps back in the browser's history s
 
 export function Page({ params }) {
   const search = searchOf(params).toString();
-  const [hits, shown, again] = useHits(search);
+  const [hits, shown, counts, again] = useHits(search);
   const [sending, setSending] = useState(null);
   const [sent, setSent] = useState(null);
   const [filtersOpen, setFiltersOpen] = useState(false);
@@ -59,7 +59,7 @@ export function Page({ params }) {
     <${Card} key=${index} index=${index} tab=${tabStop(index, shownCards)} hit=${shown.at(index)} total=${shown.total} ranked=${ranked} select=${select} more=${more}
       selected=${index === selected.index ? (selected.focus ? "focus" : "yes") : null} />
   `;
-  const filters = html`<${Filters} answer=${shown.first} params=${params} error=${hits.failed} />`;
+  const filters = html`<${Filters} answer=${counts} params=${params} error=${hits.failed} />`;
   return html`
     <div class=${dragging ? "search dragging" : "search"}>
       ${wide && html`<aside class="search-side" aria-label="Filters">${filters}</aside>`}
@@ -72,7 +72,7 @@ export function Page({ params }) {
         <div class="search-line">
           <${Found} hits=${hits} shown=${shown} again=${again} />
           ${!wide && html`<button type="button" class="button small" onClick=${() => setFiltersOpen(true)}>Filters${filtersOf(params).length > 0 && ` (${filtersOf(params).length})`}</button>`}
-          <${Sort} params=${params} hits=${shown} ranked=${isRanked(hits.search)} />
+          <${Sort} params=${params} counts=${counts} ranked=${isRanked(hits.search)} />
         </div>
         <${Chips} params=${params} />
         <div class=${hits === shown ? "search-hits" : "search-hits old"}>
@@ -87,10 +87,11 @@ export function Page({ params }) {
   `;
 }
 
-/** The hits of a search, those to show while new ones are on their way, and a way to ask again. */
+/** The hits of a search, those to show while new ones are on their way, the newest counts, and a way to ask again. */
 function useHits(search) {
   const [, redraw] = useReducer((number) => number + 1, 0);
   const last = useRef(null);
+  const counts = useRef(null);
   const [turn, again] = useReducer((number) => number + 1, 0);
   const hits = useMemo(() => {
     const found = kept.get(search);
@@ -102,14 +103,15 @@ function useHits(search) {
     kept.delete(search);
     kept.set(search, hits);
     if (kept.size > KEPT) kept.delete(kept.keys().next().value);
-    if (!hits.first) hits.start();
+    hits.start();
     return () => {
       hits.changed = () => {};
       hits.stop();
     };
   }, [hits]);
   if (hits.first || !last.current) last.current = hits;
-  return [hits, last.current, again];
+  if (hits.counts) counts.current = hits.counts;
+  return [hits, last.current, counts.current, again];
 }
 
 /** The selected hit: at once on the page, a moment later in the address (browsers refuse many changes a second). */
@@ -330,9 +332,9 @@ function Found({ hits, shown, again }) {
 
 const short1 = (number) => (number < 10 ? number.toFixed(1) : Math.round(number).toLocaleString("en"));
 
-function Sort({ params, hits, ranked }) {
+function Sort({ params, counts, ranked }) {
   const now = params.get("sort") ?? "";
-  const names = ["duration_s", ...Object.keys(hits.first?.histograms ?? {}).filter((name) => name !== "duration_s")];
+  const names = ["duration_s", ...Object.keys(counts?.histograms ?? {}).filter((name) => name !== "duration_s")];
   const random = now.startsWith("random") ? now : `random:${1 + Math.floor(Math.random() * 9999)}`;
   const choices = [["", ranked ? "Best first" : "As in the table"], ["clip_id", "Clip id"], [random, "Random"]];
   for (const name of names) choices.push([`-${name}`, `${name} ↓`], [name, `${name} ↑`]);
