@@ -57,6 +57,7 @@ def ink(page: Any) -> int:
 
 
 def to_the_map(page: Any) -> dict[str, float]:
+    page.locator("#part-outliers .card").first.wait_for()  # they stand above it
     page.locator("#part-map").scroll_into_view_if_needed()
     page.locator("canvas.map").wait_for()
     page.locator("canvas.map").scroll_into_view_if_needed()
