@@ -60,7 +60,7 @@ function One({ id, params }) {
               <div class="clip-panels">
                 <${Quality} facts=${clip.facts} />
                 <${Source} clip=${clip} />
-                <div class="clip-column"><section class="panel clip-panel"><h2>Judgement</h2><${Judge} id=${id} known=${clip.facts.judgement} version=${clip.facts.version} /></section><${Take} facts=${clip.facts} /><${Made} facts=${clip.facts} /></div>
+                <div class="clip-column"><section class="panel clip-panel"><h2>Judgement</h2><${Judge} id=${id} version=${clip.facts.version} /></section><${Take} facts=${clip.facts} /><${Made} facts=${clip.facts} /></div>
               </div>
               <${Similar} id=${id} version=${params.get("v")} by=${params.get("by") ?? "motion"} setBy=${(by) => setParams({ by }, replace)} />
             `}

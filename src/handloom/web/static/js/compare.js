@@ -21,7 +21,7 @@ export function Compare({ pair, places, clock, layers, setLayer, view, setView, 
             ${places[n].version != null && html` <span class="chip">version ${places[n].version}</span>`}</h2>
           ${clips[n]?.facts.facts?.narration && html`<p class="soft">${clips[n].facts.facts.narration}</p>`}
           <${Watch} loaded=${loaded} clock=${clock} layers=${layers} view=${view} setView=${setView} source=${n ? null : source} setSource=${setSource} title=${`Clip ${"AB"[n]}`} />
-          ${clips[n] && html`<div class="panel clip-panel clip-judge"><${Judge} id=${places[n].id} known=${clips[n].facts.judgement} version=${clips[n].facts.version} keys=${false} /></div>`}
+          ${clips[n] && html`<div class="panel clip-panel clip-judge"><${Judge} id=${places[n].id} version=${clips[n].facts.version} keys=${false} /></div>`}
         </section>
       `)}
     </div>

@@ -1,5 +1,5 @@
 // Judging a clip: good or bad, why, a note; by buttons and keys. Every view of a clip sees the change at once.
-import { html, signal, useEffect, useRef, useState } from "../vendor/handloom-vendor.js";
+import { html, signal, useEffect, useMemo, useRef, useState } from "../vendor/handloom-vendor.js";
 import { about, get, post } from "./api.js";
 import { useKeys } from "./keys.js";
 
@@ -14,6 +14,7 @@ export const REASONS = {
 const MOST_REASON = 200;
 const MOST_NOTE = 10000;
 const WHO = "handloom.who";
+let lists = 0; // two clips beside each other have two lists of reasons
 
 /** The judgement of a clip as far as this page knows: the one made here, or `known`, which came with the clip. */
 export const judgementOf = (id, known) => (id in judged.value ? judged.value[id] : known);
@@ -54,6 +55,7 @@ export function Judge({ id, version, keys = true }) {
   const [busy, setBusy] = useState(false);
   const [failed, setFailed] = useState(null);
   const reasonBox = useRef(null);
+  const list = useMemo(() => `judge-reasons-${(lists += 1)}`, []);
   const may = Boolean(about.value?.judging);
   useEffect(() => {
     const abort = new AbortController();
@@ -112,8 +114,8 @@ export function Judge({ id, version, keys = true }) {
         ${busy && html`<span class="spinner" role="status" aria-label="Writing"></span>`}
       </div>
       <form class="judge-texts" onSubmit=${save}>
-        <label>Why <input ref=${reasonBox} type="text" maxlength=${MOST_REASON} list="judge-reasons" value=${reason} placeholder="a word or two" onInput=${(event) => setReason(event.target.value)} /></label>
-        <datalist id="judge-reasons">${(REASONS[now?.verdict] ?? [...REASONS.bad, ...REASONS.good]).map((one) => html`<option key=${one} value=${one}></option>`)}</datalist>
+        <label>Why <input ref=${reasonBox} type="text" maxlength=${MOST_REASON} list=${list} value=${reason} placeholder="a word or two" onInput=${(event) => setReason(event.target.value)} /></label>
+        <datalist id=${list}>${(REASONS[now?.verdict] ?? [...REASONS.bad, ...REASONS.good]).map((one) => html`<option key=${one} value=${one}></option>`)}</datalist>
         <label>Note <textarea maxlength=${MOST_NOTE} rows="2" value=${note} onInput=${(event) => setNote(event.target.value)} onKeyDown=${(event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && save(event)}></textarea></label>
         <${Who} />
         ${changed && html`<button type="submit" class="button main" disabled=${busy}>Save why and note</button>`}
