@@ -284,6 +284,12 @@ def test_two_clips_run_on_one_clock(browser, address):
         page.get_by_role("button", name="Close the comparison").click()
         page.get_by_role("heading", name="Similar clips").wait_for()
         assert page.locator(".clip-stage").count() == 1
+    lost = f"/clip/nothing%3A1?with={quote(PLAYED.clip_id)}"
+    with opened(browser, address, lost, expected=(404,)) as page:
+        page.get_by_role("alert").first.wait_for()
+        wait_frame(page, 0, name="image")
+        page.keyboard.press("End")
+        wait_frame(page, NUM - 1, name="image")
 
 
 @pytest.mark.parametrize("width", [1440, 390])

@@ -27,17 +27,19 @@ function One({ id, params }) {
   const { clip } = first;
   const view = VIEWS.some(([name]) => name === params.get("view")) ? params.get("view") : "orbit";
 
+  const beside = other ? second.clip : null;
   useEffect(() => {
-    if (!clip) return;
+    const there = [clip, beside].filter(Boolean);
+    if (!there.length) return;
     const began = clock.duration_s > 0;
-    clock.follow([clip, ...(other && second.clip ? [second.clip] : [])]);
+    clock.follow(there);
     if (!began) clock.seek(Number(params.get("t")) || 0);
-  }, [clip, other, second.clip]);
+  }, [clip, beside]);
   useEffect(() => {
     document.getElementById("main")?.scrollTo(0, 0);
     return () => clock.pause();
   }, []);
-  useSavedTime(clock, clip);
+  useSavedTime(clock, clip ?? beside);
 
   const setLayer = (name) => {
     layers.value = { ...layers.peek(), [name]: !layers.peek()[name] };
@@ -45,7 +47,7 @@ function One({ id, params }) {
     setParams({ off: off.join(",") || null }, replace);
   };
   const setView = (next) => setParams({ view: next === "orbit" ? null : next }, replace);
-  useKeys("Clip", clipKeys({ clock, clip, setLayer, view, setView }));
+  useKeys("Clip", clipKeys({ clock, clip: clip ?? beside, setLayer, view, setView }));
 
   if (!id) return html`<${Empty} title="No clip is named" hint="Choose one on the search page." />`;
   const shared = { clock, layers, view, setView, source: params.get("source"), setSource: (source) => setParams({ source }, replace) };

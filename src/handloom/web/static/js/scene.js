@@ -281,7 +281,7 @@ class World {
   setCloud(tracks, frame) {
     const { position, color } = this.cloud.geometry.attributes;
     this.colors ??= color.array.slice();
-    const grid = tracks.best(frame);
+    const grid = this.lift ? tracks.best(frame) : null; // later grids have no places of their own in the world
     const { xy, depth } = tracks.at(frame, grid);
     let num = 0;
     for (let n = 0; n < tracks.num; n++) {
