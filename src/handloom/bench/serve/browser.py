@@ -7,7 +7,7 @@ the picture is decoded. So they hold the request, the server's work, the picture
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,9 +80,14 @@ class Visitor:
         self.page.keyboard.press("Enter")
         return self.page.evaluate("card => bench.hit(bench.pressed, card)", CARD)
 
-    def more_like(self, card: int) -> dict[str, Any]:
-        """Press `like this` on a card; `ms` from the click."""
-        return self._click(f".card[aria-posinset='{card + 1}'] .card-more")
+    def more_like(self, but: Container[str]) -> dict[str, Any]:
+        """Press `like this` on the first card after the best whose clip is none of these, whose hits the page keeps;
+        `ms` from the click, `like` the clip."""
+        cards = self.page.locator(f"{CARD}:has(.card-more)").evaluate_all(
+            "cards => cards.map((card) => [card.getAttribute('aria-posinset'), card.querySelector('a').title])"
+        )
+        place, clip_id = next((place, clip_id) for place, clip_id in cards[1:] if clip_id not in but)
+        return self._click(f".card[aria-posinset='{place}'] .card-more") | {"like": clip_id}
 
     def filter(self, facet: str, choice: int) -> dict[str, Any]:
         """Tick a value of a facet; `ms` from the click."""

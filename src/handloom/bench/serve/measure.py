@@ -212,7 +212,7 @@ def visited(opened: Any, address: str, size: Size, watch: Watch) -> dict[str, An
     hits = [visitor.words(text) for text in sentences(size.searches)]
     results["first_hit"] = {"words": _hits(hits)}
     watch.part("more like this")
-    results["first_hit"]["like_a_clip"] = _hits([visitor.more_like(2 + n % 5) for n in range(size.searches)])
+    results["first_hit"]["like_a_clip"] = _hits(list(_alike(visitor, size.searches)))
     watch.part("filters")
     results["first_hit"]["filter"] = _hits(list(_filtered(visitor, size.searches)))
     watch.part("stepping through frames")
@@ -235,6 +235,15 @@ def scrubbed(visitor: Visitor, clips: Sequence[str]) -> dict[str, Any]:
         visitor.open_clip(clip_id)
         times += visitor.scrub("ArrowRight", 7) + visitor.scrub("ArrowLeft", 7)
     return spread(times)
+
+
+def _alike(visitor: Visitor, num: int) -> Iterator[dict[str, Any]]:
+    """More like a clip, more like one of those, and so on; no clip twice."""
+    asked: set[str] = set()
+    for _ in range(num):
+        found = visitor.more_like(asked)
+        asked.add(found["like"])
+        yield found
 
 
 def _filtered(visitor: Visitor, num: int) -> Iterator[dict[str, Any]]:
