@@ -19,13 +19,18 @@ from handloom.bench.loop.compare import ALL, curves_of, difference, differences_
 from handloom.bench.loop.measure import (
     BESIDE,
     CELLS,
+    PEOPLE_QUARTER,
+    QUARTERS,
     SCRATCH,
+    SCRATCH_QUARTER,
     VARIANTS,
+    Cell,
     Size,
     bench_loop,
     cells_of,
     compared,
     goals_of,
+    settings_of,
 )
 from handloom.bench.loop.people import ENVIRONMENT, PEOPLE, SCRIPTED, STATE, episodes_of, interactions_in, shuffled
 from handloom.bench.watch import Watch
@@ -35,7 +40,7 @@ from handloom.sim.scores import wilson
 from handloom.synth.script.demo import turn_specs
 from handloom.synth.stage import build_stage
 
-SIZE = Size({"reach": 2, "push": 2}, numbers=(5, 1), more=())
+SIZE = Size({"reach": 2, "push": 2}, numbers=(5, 1), more={})
 
 
 def finished(variants):
@@ -60,12 +65,44 @@ def test_a_seed_is_finished_before_the_next_and_variants_stand_side_by_side():
         assert (one.task, one.number, one.seed) == (other.task, other.number, other.seed)
     without = cells_of(replace(SIZE, numbers=(0,)), (SCRATCH, PEOPLE))
     assert {cell.variant for cell in without} == {PEOPLE}, "without demonstrations and people there is no network"
-    uneven = list(cells_of(replace(SIZE, seeds={"reach": 5, "push": 1}, more=(25,)), VARIANTS))
+    uneven = list(cells_of(replace(SIZE, seeds={"reach": 5, "push": 1}, more={"reach": (25,)}), VARIANTS))
     assert {cell.seed for cell in uneven if cell.task == "push"} == {0}
     assert {cell.task for cell in uneven if cell.number == 25} == {"reach"}
     beside = [cell for cell in uneven if cell.variant in BESIDE]
     assert {(cell.task, cell.number) for cell in beside} == {("reach", 1)}
     assert Counter(cell.variant for cell in beside) == BESIDE
+    quarters = [cell for cell in uneven if cell.variant in QUARTERS]
+    assert {(cell.task, cell.number) for cell in quarters} == {("reach", 1)}, "push is not among them"
+    assert len(quarters) == 10
+
+
+def test_a_quarter_is_compared_with_a_quarter_alone():
+    size = Size({"reach": 2, "drawer-open": 2})
+    scenes = {SCRATCH_QUARTER: "1000", PEOPLE_QUARTER: "1110", SCRATCH: "1111", PEOPLE: "1111"}
+    cells = [vars(cell) | {"episodes": 4, "by_scene": scenes[cell.variant]} for cell in cells_of(size, tuple(scenes))]
+    found = compared(cells)
+    assert found[SCRATCH].keys() == {PEOPLE}
+    assert found[SCRATCH_QUARTER].keys() == {PEOPLE_QUARTER}
+    assert found[SCRATCH_QUARTER][PEOPLE_QUARTER][ALL]["1"]["added"] == 0.5
+    assert found[SCRATCH_QUARTER][PEOPLE_QUARTER]["reach"]["1"]["share"] == pytest.approx(1 - 0.05 / 2)
+
+
+def test_settings_of_variants_differ_in_what_they_say():
+    whole, quarter = (settings_of(Cell("reach", 1, 0, name), Size(), "") for name in (SCRATCH, SCRATCH_QUARTER))
+    assert (whole.max_steps, quarter.max_steps) == (400, 100)
+    assert whole.token_length == quarter.token_length == stages.LONG
+    steps = {"max_steps": 100, "epochs": 100, "checkpoint_epochs": 100}
+    assert whole.model_copy(update=steps) == quarter
+    lengths = {
+        name: stages.stage_3_of(Cell("reach", 1, 0, name), stages.Size(), "").token_length for name in stages.VARIANTS
+    }
+    assert {name for name, length in lengths.items() if length == 0} == {
+        SCRATCH,
+        stages.HUMAN,
+        stages.ROBOT,
+        stages.BOTH,
+    }, "as they were measured"
+    assert set(lengths.values()) == {0, stages.LONG}
 
 
 def test_curves_are_over_all_seeds_and_differences_in_the_same_scenes():

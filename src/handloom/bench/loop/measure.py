@@ -8,12 +8,15 @@ Variants differ in the weights that they begin with; demonstrations, order of wi
 and the settings are those of `small-people.toml` and of the task (`REACHING`, `TOUCHING`): `scratch`; `people`,
 `truth`, `shuffled` and `scripted`, trained on what people do with things (`bench.loop.people` says how these differ),
 of which the first three also act without any demonstration (number 0). `longer` is `scratch` for as many steps as both
-trainings together; `plain` is `scratch` with samples that are turned about the vertical alone (`small-sim.toml`). One
-training on people is shared by the numbers of demonstrations, and by tasks with the same settings. What the paper
-trains on first, point tracks, is in `bench.loop.stages`.
+trainings together; `plain` is `scratch` with samples that are turned about the vertical alone (`small-sim.toml`).
+`scratch-quarter` and `people-quarter` are trained on demonstrations for a quarter of the steps. One training on people
+is shared by the numbers of demonstrations, and by tasks with the same settings. What the paper trains on first, point
+tracks, is in `bench.loop.stages`.
 
 One comparison is confirmatory: what `people` adds to `scratch` with `few` demonstrations, the mean over the tasks. All
-others explore; the intervals of single tasks and numbers are widened for how many there are (Bonferroni).
+others explore; the intervals of single tasks and numbers are widened for how many there are (Bonferroni). Two explore
+where `few` demonstrations are enough from scratch, so that the first can tell little: `people` beside `scratch` with
+`more` demonstrations of `push`, and `people-quarter` beside `scratch-quarter`.
 """
 
 from __future__ import annotations
@@ -50,7 +53,10 @@ if TYPE_CHECKING:
     from handloom.train.arm4r.settings import Arm4rSettings
 
 SCRATCH, LONGER, PLAIN = "scratch", "longer", "plain"
-VARIANTS = (SCRATCH, PEOPLE, TRUTH, SHUFFLED, LONGER, PLAIN, SCRIPTED)
+SCRATCH_QUARTER, PEOPLE_QUARTER = "scratch-quarter", "people-quarter"
+QUARTERS = {SCRATCH_QUARTER: SCRATCH, PEOPLE_QUARTER: PEOPLE}
+"""As these, with a quarter of the steps on demonstrations, of which there are `few`."""
+VARIANTS = (SCRATCH, PEOPLE, TRUTH, SHUFFLED, LONGER, PLAIN, SCRIPTED, *QUARTERS)
 OF_PEOPLE = (PEOPLE, SHUFFLED, TRUTH, SCRIPTED)
 WITHOUT = (PEOPLE, TRUTH, SHUFFLED)
 """They also act without any demonstration."""
@@ -62,7 +68,9 @@ things: who carries something goes first to where it lies, and that is hidden.""
 TOUCHING: dict[str, Any] = {"turned": True, "scaled": 1.0}
 """Of tasks in which a thing is touched: samples are turned about the vertical alone, as it is touched from above, and
 not scaled, as fingers stay as long as they are."""
-NEED_CLIPS = (PEOPLE, SHUFFLED, TRUTH)
+NEED_CLIPS = (PEOPLE, SHUFFLED, TRUTH, PEOPLE_QUARTER)
+BASES = {SCRATCH: PEOPLE, LONGER: PEOPLE, SHUFFLED: PEOPLE, SCRATCH_QUARTER: PEOPLE_QUARTER}
+"""What others are compared with, and which of those tells how many tasks and numbers are looked at."""
 CELLS = "cells"
 
 
@@ -82,15 +90,17 @@ class LoopSize:
 
 @dataclass(frozen=True)
 class Size(LoopSize):
-    """numbers: of demonstrations. more: numbers for the first task alone. before_steps: of the training on people."""
+    """numbers: of demonstrations. more: other numbers, of single tasks. quarters: tasks of `QUARTERS`. before_steps: of
+    the training on people."""
 
     numbers: tuple[int, ...] = (1, 0)
-    more: tuple[int, ...] = (5,)
+    more: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: {"reach": (5,), "push": (5,)})
+    quarters: tuple[str, ...] = ("reach", "drawer-open")
     before_steps: int = 1500
 
 
 QUICK_LOOP: dict[str, Any] = {"steps": 20, "episodes": 4, "max_steps": 100, "demonstrations": 2}
-QUICK = Size({"reach": 1}, **QUICK_LOOP, numbers=(0, 1), more=(), before_steps=10)
+QUICK = Size({"reach": 1}, **QUICK_LOOP, numbers=(0, 1), more={}, before_steps=10)
 
 
 @dataclass(frozen=True)
@@ -161,7 +171,7 @@ def cells_of(size: Size, variants: Sequence[str]) -> Iterator[Cell]:
     """All cells, one seed after the other."""
     for seed in range(max(size.seeds.values())):
         for task in (task for task, num in size.seeds.items() if seed < num):
-            for number in (*size.numbers, *(size.more if task == _first(size) else ())):
+            for number in (*size.numbers, *size.more.get(task, ())):
                 cells = (Cell(task, number, seed, variant) for variant in variants)
                 yield from (cell for cell in cells if _is_measured(cell, size))
 
@@ -169,6 +179,8 @@ def cells_of(size: Size, variants: Sequence[str]) -> Iterator[Cell]:
 def _is_measured(cell: Cell, size: Size) -> bool:
     if cell.variant in BESIDE:
         return cell.task == _first(size) and cell.number == size.few and cell.seed < BESIDE[cell.variant]
+    if cell.variant in QUARTERS:
+        return cell.task in size.quarters and cell.number == size.few
     return cell.number > 0 or cell.variant in WITHOUT
 
 
@@ -177,12 +189,13 @@ def _first(size: Size) -> str:
 
 
 def compared(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What each variant adds to `scratch`, `longer` and `shuffled` (`differences_of`), the intervals of single tasks
-    and numbers widened for how many of them `people` and the other both have."""
+    """What each variant adds to those of `BASES` with as many steps (`differences_of`), the intervals of single tasks
+    and numbers widened for how many of them both have."""
     found = {}
-    for base in (SCRATCH, LONGER, SHUFFLED):
-        there = [{(one["task"], one["number"]) for one in cells if one["variant"] == name} for name in (base, PEOPLE)]
-        found[base] = differences_of(cells, base, max(len(there[0] & there[1]), 1))
+    for base, other in BASES.items():
+        some = [one for one in cells if (one["variant"] in QUARTERS) == (base in QUARTERS)]
+        there = [{(one["task"], one["number"]) for one in some if one["variant"] == name} for name in (base, other)]
+        found[base] = differences_of(some, base, max(len(there[0] & there[1]), 1))
     return found
 
 
@@ -195,19 +208,21 @@ def goals_of(differences: Mapping[str, Any], few: int) -> list[dict[str, Any]]:
 
 def _kept(cell: Cell, size: Size, human: str | None, clips: str | None, folder: Path) -> dict[str, Any]:
     """The numbers of a cell, from `CELLS` if it was finished with these settings."""
-    settings = _settings(cell, size, _before(cell, size, human, clips, folder))
+    settings = settings_of(cell, size, _before(cell, size, human, clips, folder))
     return kept_cell(cell, size, settings, clips if cell.variant in NEED_CLIPS else None, folder)
 
 
-def kept_cell(cell: Cell, size: LoopSize, settings: Arm4rSettings, clips: str | None, folder: Path) -> dict[str, Any]:
-    """The numbers of a cell, from `CELLS` in `folder` if it was finished with these settings and clips."""
+def kept_cell(
+    cell: Cell, size: LoopSize, settings: Arm4rSettings, clips: str | None, folder: Path, cells: str = CELLS
+) -> dict[str, Any]:
+    """The numbers of a cell, from `cells` in `folder` if it was finished with these settings and clips."""
     asked: dict[str, Any] = {"settings": settings.settings_key(), "episodes": size.episodes}
     asked |= {"max_steps": size.max_steps, "clips": clips}
 
     def measure() -> dict[str, Any]:
         return _measured(cell, size, settings, folder)
 
-    return kept(folder / CELLS / f"{cell.name}.json", asked, lambda: with_cpu_s(measure))
+    return kept(folder / cells / f"{cell.name}.json", asked, lambda: with_cpu_s(measure))
 
 
 def clips_of(human: str | None) -> str | None:
@@ -226,9 +241,10 @@ def values_of(size_name: str, seed: int, steps: int) -> dict[str, Any]:
     return values | {"max_steps": steps, "epochs": steps, "checkpoint_epochs": steps}
 
 
-def _settings(cell: Cell, size: Size, before: str) -> Arm4rSettings:
+def settings_of(cell: Cell, size: Size, before: str) -> Arm4rSettings:
     """Of the training of a cell. before: the checkpoint that it begins with; empty: none."""
     steps = size.steps + (size.before_steps if cell.variant == LONGER else 0)
+    steps = round(steps / 4) if cell.variant in QUARTERS else steps
     return control_settings(cell, steps, before, "small-sim" if cell.variant == PLAIN else "small-people")
 
 
@@ -254,16 +270,17 @@ def _before(cell: Cell, size: Size, human: str | None, clips: str | None, folder
     from handloom.train.arm4r.settings import Arm4rSettings
     from handloom.train.loop import train
 
-    if cell.variant not in OF_PEOPLE:
+    source = QUARTERS.get(cell.variant, cell.variant)
+    if source not in OF_PEOPLE:
         return ""
     people = None if human is None else Database.open(human)
-    of_what = "any" if clips is None or cell.variant == SCRIPTED else clips
+    of_what = "any" if clips is None or source == SCRIPTED else clips
     own, steps = _own(cell.task), size.before_steps
     kinds = (REACH,) if own is REACHING else (REACH, CARRY)
-    db = database_of(cell.variant, people, folder / "-".join([cell.variant, *kinds, of_what]), kinds)
-    values = values_of("small-people", cell.seed, steps) | own
-    out = Folder.parse(folder / "-".join(["before", cell.variant, *kinds, str(cell.seed), str(steps), of_what]))
-    return train(RECIPE, db, Arm4rSettings(**values), out).checkpoint
+    db = database_of(source, people, folder / "-".join([source, *kinds, of_what]), kinds)
+    settings = Arm4rSettings(**values_of("small-people", cell.seed, steps) | own)
+    name = ["before", source, *kinds, str(cell.seed), str(steps), of_what, settings.settings_key()]
+    return train(RECIPE, db, settings, Folder.parse(folder / "-".join(name))).checkpoint
 
 
 def _measured(cell: Cell, size: LoopSize, settings: Arm4rSettings, folder: Path) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """`handloom bench arm4r`: ARM4R's own stages 1 and 2, point tracks of people and of the robot, in the closed loop.
 
 Each cell is a task, a variant and a seed, trained and evaluated as those of `handloom bench loop`
-(`bench.loop.measure`). Variants differ in the weights that stage 3 begins with, of which it takes the transformer and
-what reads the words:
+(`bench.loop.measure`), but for the length of tokens. Variants differ in the weights that stage 3 begins with, of which
+it takes the transformer and what reads the words:
 
-- `scratch`: none.
+- `scratch`: none; `token_length` is 0 unless a variant says otherwise.
 - `human`: of stage 1, on point tracks of the clips of people.
 - `robot`: of stage 2, on point tracks of the robot's videos, from scratch.
 - `both`: of stage 2 from the weights of stage 1, as in the paper.
@@ -69,7 +69,8 @@ LONG = 50.0
 
 @dataclass(frozen=True)
 class How:
-    """A variant. before: the training before stage 3; None: none. token_length, share: of stage 3, and of its steps."""
+    """A variant. before: the training before stage 3; None: none. token_length: of stage 3, also where it is 0, which
+    is not that of the settings file. share: of the steps of stage 3."""
 
     before: str | None = None
     token_length: float = 0.0
@@ -101,6 +102,8 @@ VIDEO_SEED = 100
 """Of their scenes; demonstrations have those of the seeds from 0 on."""
 TRACKED = RunConfig(video=VideoConfig(sample_hz=PICTURES_HZ), tracks=TracksConfig(grid=12, extra=0))
 """How they are extracted: the 12 x 12 points of `small.toml`."""
+CELLS = "cells-of-stages"
+"""Beside those of `bench loop`, whose `scratch` is another."""
 PRETRAINING = "pretraining"
 TOLD = ("l1", "constant_velocity", "zero_motion", "l1_moving", "constant_velocity_moving", "zero_motion_moving")
 
@@ -155,9 +158,9 @@ def bench_arm4r(
             watch.take_signals()  # Ray, where the robot's videos were extracted, has replaced the handlers
             if how.before is not None:
                 pretraining.setdefault(how.before, {})[str(cell.seed)] = found
-            settings = control_settings(cell, round(size.steps * how.share), found.get("checkpoint", ""))
-            settings = settings.model_copy(update={"token_length": how.token_length})
-            cells.append(asdict(cell) | kept_cell(cell, size, settings, clips if how.needs_clips else None, folder))
+            settings = stage_3_of(cell, size, found.get("checkpoint", ""))
+            of = clips if how.needs_clips else None
+            cells.append(asdict(cell) | kept_cell(cell, size, settings, of, folder, CELLS))
             watch.did()
     results |= {PRETRAINING: told_of(pretraining), "cells": cells, "curves": curves_of(cells)}
     looks = len(size.seeds) * len(size.numbers)
@@ -174,6 +177,13 @@ def cells_of(size: Size, variants: Sequence[str]) -> Iterator[Cell]:
         tasks = [task for task, num in size.seeds.items() if seed < num]
         for number in size.numbers:
             yield from (Cell(task, number, seed, variant) for task in tasks for variant in variants)
+
+
+def stage_3_of(cell: Cell, size: Size, init: str) -> Arm4rSettings:
+    """The settings of a cell. init: the checkpoint that it begins with; empty: none."""
+    how = VARIANTS[cell.variant]
+    settings = control_settings(cell, round(size.steps * how.share), init)
+    return settings.model_copy(update={"token_length": how.token_length})
 
 
 def goals_of(differences: Mapping[str, Any], few: int) -> list[dict[str, Any]]:

@@ -152,7 +152,7 @@ class Arm4rSettings(TrainSettings):
             raise ValueError(f"num_pred_steps is {self.num_pred_steps}, expected 1 for stage {self.stage!r}")
         if self.token_length and (self.stage != "control" or self.image_encoder != "none"):
             given = f"stage {self.stage!r} and image_encoder {self.image_encoder!r}"
-            raise ValueError(f"token_length is {self.token_length:g} with {given}, expected 'control' and 'none'")
+            raise ValueError(f"token_length is {self.token_length:g} with {given}, expected 'control' and 'none', or 0")
         if self.command != "words" and self.stage != "control":
             raise ValueError(f"command is {self.command!r}, expected 'words' for stage {self.stage!r}")
         if self.is_told_by_motion() and not (self.command_clips and self.command_motion):
