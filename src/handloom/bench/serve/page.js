@@ -13,7 +13,7 @@
     const given_up = performance.now() + LONGEST_MS;
     while (performance.now() < given_up) {
       await frame();
-      const search = requests("/api/search").filter(first).pop();
+      const search = requests("/api/search").find(first); // counts may come with a second one
       const image = document.querySelector(`${card} img`);
       if ((asked && !search?.responseEnd) || !image?.complete || !image.naturalWidth) continue;
       await image.decode();
