@@ -435,7 +435,7 @@ COMMANDS = {
     "search": "--db --text --clip --video --image --trajectory --from-s --to-s -k --by --weights --exact --where "
     "--stage-key --embodiment --mirror --no-mirror --no-duplicates --start-s --end-s --hz --sheet --json --help",
     "show": "CLIP --db --out --json --help",
-    "serve": "--db --host --port --judge --help",
+    "serve": "--db --host --port --judge --reports --help",
     "judgements": "--db --where --add --csv --json --help",
     "skill learn": "--db --name --clips --where --task --split --replace --config --set --json --help",
     "skill list": "--db --json --help",

@@ -135,6 +135,10 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any that is free.")] = 8770,
     judge: Annotated[bool, typer.Option("--judge", help="Clips may be judged, and rejects tried again.")] = False,
+    reports: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder whose reports of `handloom train` are shown, too; repeatable."),
+    ] = None,
 ) -> None:
     """Show the database in a browser: search, watch and judge clips."""
     from handloom.io.remote import source_options_from
@@ -145,4 +149,4 @@ def serve(
         print(address, flush=True)
 
     options = source_options_from(os.environ)
-    pipeline(open_db(db), host, port, judging=judge, source_options=options, tell=tell)
+    pipeline(open_db(db), host, port, judging=judge, source_options=options, reports=reports or (), tell=tell)

@@ -24,7 +24,7 @@ from handloom.schemas.tables.embeddings import embedding_columns
 from handloom.schemas.tables.robot import TABLE as EPISODES
 from handloom.store.filters import stages_of
 from handloom.store.search.index import TEXT_COLUMNS
-from handloom.web import clips, dataset, judging, media, searching
+from handloom.web import clips, dataset, episodes, judging, media, searching
 from handloom.web.access import LOOPBACK, Access
 from handloom.web.answers import (
     NotThere,
@@ -45,7 +45,7 @@ PAGES = ("/", "/clip", "/clip/{rest:path}", "/dataset", "/episodes", "/episode",
 """Addresses of pages: all are one file, whose scripts read the address."""
 PARTS: tuple[Callable[[Gallery], list[Route]], ...] = (
     *(searching.routes, clips.routes, media.routes),
-    *(dataset.routes, judging.routes),
+    *(dataset.routes, judging.routes, episodes.routes),
 )
 
 
@@ -55,8 +55,8 @@ def about(gallery: Gallery) -> dict[str, Any]:
 
     def counts() -> dict[str, Any]:
         names = ("clip_list", EPISODES)
-        listed, episodes = (gallery.db.count(name) for name in names)
-        return {"num_listed": listed, "episodes": episodes, "num_rejects": gallery.db.rejects().num_rows}
+        listed, num_episodes = (gallery.db.count(name) for name in names)
+        return {"num_listed": listed, "episodes": num_episodes, "num_rejects": gallery.db.rejects().num_rows}
 
     seconds = catalogue.rows.column("duration_s") if "duration_s" in catalogue.rows.column_names else None
     hours = (pc.sum(seconds).as_py() or 0.0) / 3600 if seconds is not None else 0.0
@@ -68,6 +68,7 @@ def about(gallery: Gallery) -> dict[str, Any]:
         **gallery.short("counts", counts),
         "hours": hours,
         "judging": gallery.judging,
+        "reports": bool(gallery.reports),
         "handloom": __version__,
         "embeddings": list(embedding_columns(catalogue.schema)),
         "texts": any(catalogue.rows.column(name).null_count < catalogue.num_clips for name in words),

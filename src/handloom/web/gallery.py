@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Generic, TypeVar
@@ -73,7 +73,8 @@ class Gallery:
     """One database as the pages see it.
 
     judging: whether verdicts may be written. source_options: of the filesystem of remote videos. look_every_s: how
-    often a new version of `clips`, and what stands beside it, is looked for.
+    often a new version of `clips`, and what stands beside it, is looked for. reports: folders below which the reports
+    of trainings are shown.
     """
 
     def __init__(
@@ -82,8 +83,10 @@ class Gallery:
         judging: bool = False,
         source_options: dict[str, Any] | None = None,
         look_every_s: float = LOOK_EVERY_S,
+        reports: Sequence[Path] = (),
     ) -> None:
         self.db, self.judging, self.source_options = db, judging, source_options
+        self.reports = tuple(reports)
         self._look_every_s = look_every_s
         self.started = time.time()
         self._lock, self._load_lock = threading.Lock(), threading.Lock()

@@ -6,7 +6,8 @@ import errno
 import secrets
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -28,6 +29,7 @@ def serve(
     *,
     judging: bool = False,
     source_options: dict[str, Any] | None = None,
+    reports: Sequence[Path] = (),
     tell: Callable[[str], None] = print,
 ) -> None:
     """Serve the pages of a database until SIGINT or SIGTERM.
@@ -36,12 +38,16 @@ def serve(
         host: an address of this machine. Any but the loopback's asks for a token, which is in the address that is told.
         port: 0: any that is free.
         judging: clips may be judged.
+        reports: folders of `handloom train --out`, or above them, whose reports are shown.
         tell: gets the address.
 
-    Raises ConfigError if the address is not this machine's or the port is taken.
+    Raises ConfigError if the address is not this machine's, the port is taken, or a folder of reports is not there.
     """
+    for folder in reports:
+        if not folder.is_dir():
+            raise ConfigError(f"--reports {folder}: there is no such folder", "name the --out of `handloom train`")
     token = None if is_loopback(host) else secrets.token_urlsafe(24)
-    gallery = Gallery(db, judging, source_options)
+    gallery = Gallery(db, judging, source_options, reports=reports)
     listening = _listen(host, port)
     port = listening.getsockname()[1]
     name = socket.gethostname() if host in EVERY_ADDRESS else f"[{host.strip('[]')}]" if ":" in host else host

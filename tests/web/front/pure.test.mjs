@@ -20,8 +20,8 @@ globalThis.window = {
 };
 
 const js = new URL("../../../src/handloom/web/static/js/", import.meta.url);
-const [router, virtual, hits, filters, api, keys, states, card] = await Promise.all(
-  ["router", "virtual", "hits", "filters", "api", "keys", "states", "card"].map((name) => import(new URL(`${name}.js`, js))),
+const [router, virtual, hits, filters, api, keys, states, card, curves, path] = await Promise.all(
+  ["router", "virtual", "hits", "filters", "api", "keys", "states", "card", "curves", "path"].map((name) => import(new URL(`${name}.js`, js))),
 );
 
 beforeEach(() => {
@@ -316,4 +316,22 @@ test("a judgement made on this page is newer than what a list holds", async () =
   assert.equal(judge.flagOf(hit), "bad");
   judge.judged.value = { a: null };
   assert.equal(judge.flagOf(hit), null);
+});
+
+test("an action lies over the state of its name, and no number is lost or shown twice", () => {
+  const names = { state_names: ["observation.state.x", "state.y", "grip"], state_units: ["m", "m", null], action_names: ["action.y", "grip", "other"], action_units: null };
+  const rows = curves.rowsOf(names, 3, 3);
+  assert.deepEqual(rows.map(({ label, state, action }) => [label, state, action]), [["x", 0, null], ["y", 1, 0], ["grip", 2, 1], ["other (action)", null, 2]]);
+  assert.deepEqual(rows.map(({ unit }) => unit), ["m", "m", null, null]);
+  assert.deepEqual(curves.rowsOf({}, 2, 2).map(({ state, action }) => [state, action]), [[0, 0], [1, 1]]);
+  assert.equal(curves.rowsOf({}, 2, 3).length, 5);
+  assert.deepEqual(curves.rowsOf({}, 0, 0), []);
+});
+
+test("curves and ways are columns of the arrays, and unknown values have no range", () => {
+  const array = { data: Float32Array.from([1, 2, 3, NaN, 5, 6, 7, 8]), shape: [2, 4] };
+  assert.deepEqual([...curves.columnOf(array, 1)], [2, 6]);
+  assert.deepEqual(curves.rangeOf([curves.columnOf(array, 3), curves.columnOf(array, 0)]), [1, 8]);
+  assert.equal(curves.rangeOf([Float32Array.of(NaN)]), null);
+  assert.deepEqual([...path.wayOf(array, { index: [2, 0, 1] })], [3, 1, 2, 7, 5, 6]);
 });

@@ -65,6 +65,9 @@ export function Source({ clip }) {
   return html`<section class="panel clip-panel"><h2>Source</h2>${facts_(rows)}</section>`;
 }
 
+/** Names with values, those that are known. rows: [[name, value]]. */
+export const Facts = ({ rows }) => facts_(rows);
+
 function facts_(rows) {
   return html`<dl class="clip-facts">
     ${rows.filter(([, value]) => value).map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}
@@ -97,32 +100,37 @@ export function Made({ facts }) {
   `;
 }
 
-/** The Python line that loads exactly this, and files to take along. */
+/** The Python line that loads exactly this clip, and its files. */
 export function Take({ facts }) {
-  const [said, setSaid] = useState("");
-  const copy = async () => {
-    try {
-      await navigator.clipboard.writeText(facts.python);
-      setSaid("Copied");
-    } catch {
-      setSaid("The browser does not allow it here: select the text and copy it");
-    }
-    setTimeout(() => setSaid(""), 4000);
-  };
   const params = { id: facts.clip_id, v: facts.version };
   const files = [
     ["row", "Row (.parquet)"],
     ["overlay", "Overlay video (.mp4)"],
     ["rrd", "Rerun recording (.rrd)"],
   ];
+  return html`<${TakeAlong} python=${facts.python} files=${files.map(([kind, title]) => [withQuery(`/download/${kind}`, params), title])} />`;
+}
+
+/** A text of Python to copy, and files to take along: [[address, title]]. */
+export function TakeAlong({ python, files }) {
+  const [said, setSaid] = useState("");
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(python);
+      setSaid("Copied");
+    } catch {
+      setSaid("The browser does not allow it here: select the text and copy it");
+    }
+    setTimeout(() => setSaid(""), 4000);
+  };
   return html`
     <section class="panel clip-panel">
       <h2>Take it along</h2>
-      ${facts.python && html`
-        <pre class="clip-code" tabindex="0">${facts.python}</pre>
+      ${python && html`
+        <pre class="clip-code" tabindex="0">${python}</pre>
         <button type="button" class="button" onClick=${copy}>Copy the Python line</button> <span role="status" class="soft">${said}</span>
       `}
-      <p class="clip-files">${files.map(([kind, title]) => html`<a key=${kind} class="button" href=${withQuery(`/download/${kind}`, params)} download>${title}</a> `)}</p>
+      <p class="clip-files">${files.map(([address, title]) => html`<a key=${title} class="button" href=${address} download>${title}</a> `)}</p>
     </section>
   `;
 }

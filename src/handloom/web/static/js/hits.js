@@ -32,9 +32,13 @@ export function pagesOf(first, last, page = PAGE) {
   return offsets.sort((a, b) => Math.abs(a - middle) - Math.abs(b - middle));
 }
 
-/** One search and what is known of it. `changed()` is called whenever more is known. */
+/**
+ * One search and what is known of it. `changed()` is called whenever more is known. `path` answers with pages, `list`
+ * names their items: clips, or what else is listed so.
+ */
 export class Hits {
-  constructor(search, changed) {
+  constructor(search, changed, { path = "/api/search", list = "hits" } = {}) {
+    Object.assign(this, { path, list });
     this.search = search;
     this.changed = changed;
     this.first = null; // the first answer: total, scoring
@@ -57,13 +61,13 @@ export class Hits {
       this.first = answer;
       if (together) this.counts = answer;
       this.took = performance.now() - began;
-      if (about.value && answer.version !== about.value.version) loadAbout().catch(() => {});
+      if (this.list === "hits" && about.value && answer.version !== about.value.version) loadAbout().catch(() => {});
       this.changed();
     }
     if (this.counts) return;
     this.counting = new AbortController();
     try {
-      this.counts = await get("/api/search", { ...this.asks(), limit: 1, facets: 1, v: this.first.version }, { signal: this.counting.signal });
+      this.counts = await get(this.path, { ...this.asks(), limit: 1, facets: 1, v: this.first.version }, { signal: this.counting.signal });
     } catch (error) {
       if (error.name !== "AbortError") this.fail(error);
     }
@@ -106,8 +110,8 @@ export class Hits {
     const abort = new AbortController();
     this.asked.set(offset, abort);
     try {
-      const answer = await get("/api/search", { ...this.asks(), offset, limit: PAGE, ...more, v: this.first?.version }, { signal: abort.signal });
-      this.pages.set(offset, answer.hits);
+      const answer = await get(this.path, { ...this.asks(), offset, limit: PAGE, ...more, v: this.first?.version }, { signal: abort.signal });
+      this.pages.set(offset, answer[this.list]);
       this.failed = null;
       return answer;
     } catch (error) {

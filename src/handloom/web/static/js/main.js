@@ -17,6 +17,7 @@ const LINKS = [
   ["search", "/", "Search"],
   ["dataset", "/dataset", "Dataset"],
   ["episodes", "/episodes", "Episodes"],
+  ["reports", "/episodes?show=reports", "Reports"],
 ];
 
 function App() {
@@ -63,7 +64,7 @@ function lookForNewVersions() {
 
 function Header({ page, openHelp }) {
   const known = about.value;
-  const links = LINKS.filter(([name]) => name !== "episodes" || !known || known.episodes > 0);
+  const links = LINKS.filter(([name]) => (name === "episodes" ? !known || known.episodes > 0 : name !== "reports" || known?.reports));
   return html`
     <header class="top">
       <a class="brand" href="/">handloom</a>
@@ -74,7 +75,7 @@ function Header({ page, openHelp }) {
         )}
       </nav>
       <span class="top-facts">
-        ${known && html`<span class="uri" title=${known.uri}>${known.uri}</span> <span>${count(known.num_clips, "clip")} · version ${known.version}</span>`}
+        ${known && html`<span class="uri" title=${known.uri}>${known.uri}</span> <span>${count(known.num_clips, "clip")}${known.version === null ? "" : ` · version ${known.version}`}</span>`}
       </span>
       <button type="button" class="button quiet" onClick=${switchTheme} aria-label="Dark or light" title="Dark or light (t)">◐</button>
       <button type="button" class="button quiet" onClick=${openHelp} aria-label="Keys" title="Keys (?)">?</button>

@@ -228,10 +228,10 @@ function useVideo(ref, clip, clock, url) {
   }, [clip, url]);
 }
 
-/** Buttons and sliders below the players. position: a text such as `12 of 60`. */
+/** Buttons below the players. layers: null where there are none. */
 export function Transport({ clock, layers, setLayer, children }) {
   const [, redraw] = useState(0);
-  useLive([clock.playing, clock.speed, clock.loop, layers], () => redraw((n) => n + 1));
+  useLive([clock.playing, clock.speed, clock.loop, ...(layers ? [layers] : [])], () => redraw((n) => n + 1));
   const playing = clock.playing.peek();
   return html`
     <div class="clip-transport">
@@ -247,11 +247,11 @@ export function Transport({ clock, layers, setLayer, children }) {
         </select>
       </label>
       <button type="button" class="button" aria-pressed=${clock.loop.peek()} onClick=${() => (clock.loop.value = !clock.loop.peek())} title="Begin again at the end (l)">Loop</button>
-      <div class="clip-layers" role="group" aria-label="Layers">
+      ${layers && html`<div class="clip-layers" role="group" aria-label="Layers">
         ${LAYERS.map(
           ([name, title], n) => html`<button type="button" key=${name} class="button" aria-pressed=${!!layers.peek()[name]} onClick=${() => setLayer(name)} title=${`${title} (${n + 1})`}>${title}</button>`,
         )}
-      </div>
+      </div>`}
       ${children}
     </div>
   `;

@@ -46,6 +46,9 @@ export function route(path) {
 /** Address of a clip's page. */
 export const clipHref = (id, params = {}) => withQuery(`/clip/${encodeURIComponent(id)}`, params);
 
+/** Address of an episode's page. */
+export const episodeHref = (id, params = {}) => withQuery(`/episode/${encodeURIComponent(id)}`, params);
+
 /** `path` with parameters, lists repeated, empty ones left out. */
 export function withQuery(path, params) {
   const text = changed(new URLSearchParams(), params).toString();

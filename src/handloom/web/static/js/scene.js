@@ -315,10 +315,7 @@ class World {
     const metric = !this.inWorld || clip.facts.camera?.scale === "metric";
     bar.hidden = !metric || this.view === "camera";
     if (bar.hidden) return;
-    const unit_px = height / (2 * Math.tan((eye.fov * Math.PI) / 360) * Math.max(eye.position.distanceTo(controls.target), 1e-3));
-    const length_m = roundStep(60 / unit_px);
-    bar.querySelector("i").style.width = `${length_m * unit_px}px`;
-    bar.querySelector("span").textContent = length_m >= 1 ? `${length_m} m` : length_m >= 0.01 ? `${Math.round(length_m * 100)} cm` : `${Math.round(length_m * 1000)} mm`;
+    measure(bar, eye, controls.target, height, "m");
   }
 
   close() {
@@ -335,13 +332,22 @@ class World {
   }
 }
 
+/** Make a bar a round length at the distance of `target`. unit: "m", or "" where lengths have no known unit. */
+export function measure(bar, eye, target, height, unit) {
+  const unit_px = height / (2 * Math.tan((eye.fov * Math.PI) / 360) * Math.max(eye.position.distanceTo(target), 1e-3));
+  const length = roundStep(60 / unit_px);
+  bar.querySelector("i").style.width = `${length * unit_px}px`;
+  const metres = length >= 1 ? `${length} m` : length >= 0.01 ? `${Math.round(length * 100)} cm` : `${Math.round(length * 1000)} mm`;
+  bar.querySelector("span").textContent = unit === "m" ? metres : `${Number(length.toPrecision(3))} ${unit || "(unit unknown)"}`;
+}
+
 /** A colour of CSS as the renderer puts it out: colours are shown as they are, as on the image, without a conversion. */
-function shownColor(text) {
+export function shownColor(text) {
   return new Color(text.trim().replace(/(\d) (?=\d)/g, "$1,") || "#888888").convertLinearToSRGB();
 }
 
 /** Whether the processor draws 3D here, for want of a graphics chip. */
-function isSoftware() {
+export function isSoftware() {
   const context = document.createElement("canvas").getContext("webgl2");
   const about = context?.getExtension("WEBGL_debug_renderer_info");
   const name = about ? context.getParameter(about.UNMASKED_RENDERER_WEBGL) : "";
@@ -361,7 +367,7 @@ function moving(num) {
   return geometry;
 }
 
-function fixed(values) {
+export function fixed(values) {
   return new BufferGeometry().setAttribute("position", new BufferAttribute(Float32Array.from(values), 3));
 }
 
@@ -423,7 +429,7 @@ function upright(poses) {
 }
 
 /** Corners [low, high] of the finite places in [x, y, z, ...]. */
-function bounds(values) {
+export function bounds(values) {
   const [low, high] = [[Infinity, Infinity, Infinity], [-Infinity, -Infinity, -Infinity]];
   values.forEach((value, n) => {
     if (!Number.isFinite(value)) return;
@@ -442,7 +448,7 @@ function frustumLines(clip, far) {
 }
 
 /** x red, y green, z blue. */
-function axesLines(length) {
+export function axesLines(length) {
   const geometry = fixed([0, 0, 0, length, 0, 0, 0, 0, 0, 0, length, 0, 0, 0, 0, 0, 0, length]);
   geometry.setAttribute("color", new BufferAttribute(new Float32Array([1, 0.2, 0.2, 1, 0.2, 0.2, 0.2, 0.8, 0.3, 0.2, 0.8, 0.3, 0.3, 0.5, 1, 0.3, 0.5, 1]), 3));
   return new LineSegments(geometry, new LineBasicMaterial({ vertexColors: true }));

@@ -24,22 +24,7 @@ export function Timeline({ clip, clock, revision }) {
     slider.setAttribute("aria-valuetext", `frame ${index + 1} of ${clip.length}, ${at_s.toFixed(2)} seconds`);
   });
 
-  const scrub = (event) => {
-    const { left: from, width } = plane.current.getBoundingClientRect();
-    const at_s = ((event.clientX - from) / Math.max(width, 1)) * span_s;
-    clock.seek(clip.times[indexAt(clip.times, at_s)] ?? 0);
-  };
-  const onDown = (event) => {
-    if (event.button !== 0) return;
-    clock.pause();
-    scrub(event);
-    plane.current.focus({ preventScroll: true });
-    plane.current.setPointerCapture(event.pointerId);
-    event.preventDefault();
-  };
-  const onMove = (event) => {
-    if (plane.current.hasPointerCapture(event.pointerId)) scrub(event);
-  };
+  const { onDown, onMove } = scrubbing(plane, clip.times, span_s, clock);
 
   const lanes = useMemo(() => laneRows(facts.segments, clip), [clip, revision]);
   const flags = useMemo(() => flagRows(facts.flags), [clip]);
@@ -81,6 +66,27 @@ export function Timeline({ clip, clock, revision }) {
     ${facts.segments_judged && html`<p class="soft">${facts.segments_judged}</p>`}
     ${facts.segments == null && html`<p class="soft">No actions are known: the stage <code>segments</code> has not run on this clip, or its hands have no place.</p>`}
   `;
+}
+
+/** What a press and a drag on a plane of time do: the clock goes to that step. times: (T,); span_s: the plane's width. */
+export function scrubbing(plane, times, span_s, clock) {
+  const scrub = (event) => {
+    const { left: from, width } = plane.current.getBoundingClientRect();
+    const at_s = ((event.clientX - from) / Math.max(width, 1)) * span_s;
+    clock.seek(times[indexAt(times, at_s)] ?? 0);
+  };
+  const onDown = (event) => {
+    if (event.button !== 0) return;
+    clock.pause();
+    scrub(event);
+    plane.current.focus({ preventScroll: true });
+    plane.current.setPointerCapture(event.pointerId);
+    event.preventDefault();
+  };
+  const onMove = (event) => {
+    if (plane.current.hasPointerCapture(event.pointerId)) scrub(event);
+  };
+  return { onDown, onMove };
 }
 
 function Segment({ segment, clip, left, clock }) {
@@ -184,7 +190,7 @@ function drawPlot(canvas, data, times, span_s, top) {
 }
 
 /** Round times below the lanes, at least 80 pixels apart. */
-function Axis({ span_s, left }) {
+export function Axis({ span_s, left }) {
   const row = useRef(null);
   const [width, setWidth] = useState(600);
   useEffect(() => {

@@ -1,0 +1,210 @@
+"""Episodes in the gallery: lists, numbers and images of one, downloads; and reports of trainings."""
+
+from __future__ import annotations
+
+import io
+from urllib.parse import quote
+
+import lance
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from support.gallery import client_of, gallery_db, jpeg, unpacked
+
+from handloom.schemas.tables.robot import TABLE, RobotEpisode, Signal, episode_arrays, episode_row
+from handloom.store.episodes import read_episodes, write_episodes
+from handloom.web.episodes import places_of
+
+T = 70
+CAMERAS = ("observation.images.front", "observation.images.wrist")
+POSE = ("x", "y", "z", "qx", "qy", "qz", "qw", "gripper")
+HTML = "<img src=x onerror=alert(1)>"
+
+
+def image(number: int, camera: int) -> bytes:
+    return jpeg((64, 48), number % 8 + camera)
+
+
+def episode(index: int, *, dataset: str = "arm", pictures: bool = True, **more) -> RobotEpisode:
+    state = np.arange(T * 8, dtype=np.float32).reshape(T, 8)
+    if index == 0:
+        state[3, 2] = np.nan
+    missing = [None if t == 5 else image(t, 0) for t in range(T)]
+    values = {
+        "state": Signal(state, POSE, None),
+        "action": Signal(-state[:, :4], ("dx", "dy", "dz", "close"), None),
+        "cameras": CAMERAS,
+        "clip_ids": (f"{dataset}:front~{index}:0-1", None),
+        "frame_jpeg": [missing, [image(t, 3) for t in range(T)]] if pictures else None,
+        "task": ("lift", "push")[index % 2],
+        "robot_type": "so101",
+    }
+    return RobotEpisode(
+        **{
+            **{"dataset": dataset, "episode_index": index, "fps": 20.0, "frame_s": np.arange(T) / 20},
+            **{"source_uri": "/data", "source_version": "lerobot v3.0", "source_key": f"k{index}"},
+            **values,
+            **more,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("episodes")
+
+
+@pytest.fixture(scope="module")
+def client(folder):
+    db = gallery_db(folder / "db", [])
+    rows = [episode(0), episode(1), episode(2, task=None), episode(3, pictures=False, task=HTML)]
+    rows += [
+        episode(0, dataset="it's, a/b:c", robot_type=None, state=None),
+        episode(0, dataset="home", robot_type="human_hand"),
+    ]
+    write_episodes(db, [episode_row(one) for one in rows])
+    reports = folder / "runs"
+    for name in ("a", "deep/b"):
+        (reports / name).mkdir(parents=True)
+        (reports / name / "report.html").write_text(f"<html><title>run {name} &amp; more</title><script>1</script>")
+    (reports / "a" / "video").mkdir()
+    (reports / "a" / "video" / "best.mp4").write_bytes(b"mp4")
+    (reports / "a" / "weights.pt").write_bytes(b"secret")
+    (reports / "alone.mp4").write_bytes(b"no report beside it")
+    (folder / "outside.mp4").write_bytes(b"secret")
+    (reports / "a" / "link.mp4").symlink_to(folder / "outside.mp4")
+    with client_of(db, reports=[reports]) as found:
+        found.db = db
+        yield found
+
+
+def get(client, address: str, episode_id: str = "arm:0", more: str = ""):
+    return client.get(f"{address}?id={quote(episode_id, safe='')}{more}")
+
+
+def test_lists_are_the_table_and_facets_ignore_their_own_choice(client):
+    told = client.get("/api/episodes").json()
+    assert (told["total"], told["version"]) == (6, client.db.table(TABLE).version)
+    rows = read_episodes(client.db, ["episode_id", "task", "cameras"]).to_pylist()
+    assert [{name: one[name] for name in rows[0]} for one in told["episodes"]] == rows
+    assert {one["duration_s"] for one in told["episodes"]} == {T / 20}
+    some = client.get("/api/episodes?dataset=arm&task=lift&task=").json()
+    assert [one["episode_id"] for one in some["episodes"]] == ["arm:0", "arm:2"]
+    assert dict(map(tuple, some["facets"]["task"])) == {"lift": 1, "push": 1, None: 1, HTML: 1}
+    assert dict(map(tuple, some["facets"]["dataset"])) == {"arm": 2, "home": 1, "it's, a/b:c": 1}
+    people = client.get("/api/episodes?kind=people").json()["episodes"]
+    assert [one["episode_id"] for one in people] == ["home:0"]
+    unknown = client.get("/api/episodes?robot_type=").json()["episodes"]
+    assert [(one["dataset"], one["kind"]) for one in unknown] == [("it's, a/b:c", "robots")]
+    pages = [client.get(f"/api/episodes?offset={n}&limit=2").json()["episodes"] for n in (0, 2, 4, 6)]
+    assert [one for page in pages for one in page] == told["episodes"]
+    for wrong in ("offset=-1", "limit=0", "limit=1000", "v=x"):
+        assert client.get(f"/api/episodes?{wrong}").status_code == 400
+    assert client.get("/api/episodes?v=99").status_code == 404
+
+
+def test_numbers_of_an_episode_are_those_of_the_table(client):
+    told = get(client, "/api/episode").json()
+    assert (told["task"], told["num_frames"], told["images"]) == ("lift", T, [[64, 48], [64, 48]])
+    assert told["places"] == [{"name": "end effector", "index": [0, 1, 2], "gripper": 7, "unit": None}]
+    assert (told["before"], told["after"], told["clips"]) == (None, "arm:1", [None, None])
+    expected = episode_arrays(read_episodes(client.db, ["frame_s", "state", "action"], "episode_id = 'arm:0'"))
+    found = unpacked(get(client, "/api/episode_arrays").content)
+    assert list(found) == ["frame_s", "state", "action"]
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, expected[name])
+    assert np.isnan(found["state"][3, 2])
+    names: dict = {}
+    exec(get(client, "/api/episode", "it's, a/b:c:0").json()["python"], names)
+    assert (names["episode"]["dataset"], names["episode"]["state"]) == ("it's, a/b:c", None)
+    assert list(unpacked(get(client, "/api/episode_arrays", "it's, a/b:c:0").content)) == ["frame_s", "action"]
+    for address in ("/api/episode", "/api/episode_arrays", "/media/episode_thumb", "/download/episode"):
+        answer = get(client, address, "arm:77")
+        assert answer.status_code == 404
+        assert "arm:77" in answer.json()["error"]["problem"]
+
+
+def test_images_are_those_of_their_camera_and_step(client):
+    for camera, name in enumerate(CAMERAS):
+        brought = {}
+        for first in range(0, T, 32):
+            brought |= unpacked(
+                get(client, "/media/episode_frames", more=f"&camera={name}&from={first}&num=32").content
+            )
+        assert {int(n): data.tobytes() for n, data in brought.items()} == {
+            t: image(t, 3 * camera) for t in range(T) if camera or t != 5
+        }
+    assert get(client, "/media/episode_frame", more=f"&camera={CAMERAS[1]}&n=9").content == image(9, 3)
+    for more in (f"&camera={CAMERAS[0]}&n=5", f"&camera={CAMERAS[0]}&n={T}", "&camera=front&n=0", "&n=0"):
+        assert get(client, "/media/episode_frame", more=more).status_code == 404
+    with Image.open(io.BytesIO(get(client, "/media/episode_thumb", more="&h=24").content)) as thumb:
+        assert thumb.size == (32, 24)
+    assert get(client, "/media/episode_thumb", "arm:3").status_code == 404
+    assert get(client, "/api/episode", "arm:3").json()["images"] is None
+
+
+def test_images_larger_than_what_is_kept_are_served_all_the_same(client, monkeypatch):
+    monkeypatch.setattr("handloom.web.episodes.IMAGES_BYTES", 10)
+    with client_of(client.db) as small:
+        for episode_id in ("arm:0", "arm:1", "arm:0"):
+            assert get(small, "/media/episode_frame", episode_id, f"&camera={CAMERAS[1]}&n=9").content == image(9, 3)
+
+
+def test_the_download_is_the_row(client):
+    answer = get(client, "/download/episode", "arm:1")
+    row = pq.read_table(io.BytesIO(answer.content))
+    assert row.equals(read_episodes(client.db, where="episode_id = 'arm:1'"))
+    assert 'filename="arm_1.parquet"' in answer.headers["content-disposition"]
+
+
+def test_a_version_stays_what_it_was(tmp_path):
+    """Rows that were removed are gone from the newest version, and others keep their images."""
+    db = gallery_db(tmp_path / "db", [])
+    write_episodes(db, [episode_row(episode(n)) for n in range(3)])
+    with client_of(db) as client:
+        first = client.get("/api/episodes").json()
+        lance.dataset(str(tmp_path / "db" / f"{TABLE}.lance")).delete("episode_id = 'arm:1'")
+        newest = client.get("/api/episodes").json()
+        assert [one["episode_id"] for one in newest["episodes"]] == ["arm:0", "arm:2"]
+        assert get(client, "/api/episode", "arm:2").json()["task"] == "lift"
+        assert get(client, "/api/episode", "arm:1").status_code == 404
+        assert get(client, "/api/episode", "arm:1", f"&v={first['version']}").json()["task"] == "push"
+
+
+def test_without_episodes(tmp_path):
+    with client_of(gallery_db(tmp_path / "db", [])) as client:
+        told = client.get("/api/episodes").json()
+        assert (told["total"], told["episodes"], told["version"]) == (0, [], None)
+        assert get(client, "/api/episode").status_code == 404
+        assert client.get("/api/reports").json() == {"folders": [], "reports": []}
+        assert client.get("/reports/0/report.html").status_code == 404
+
+
+def test_reports_are_shown_and_nothing_else_of_their_folders(client):
+    told = client.get("/api/reports").json()["reports"]
+    assert {(one["title"], one["path"]) for one in told} == {
+        (f"run {name} & more", f"{name}/report.html") for name in ("a", "deep/b")
+    }
+    for one in told:
+        page = client.get(one["url"])
+        policy = page.headers["content-security-policy"]
+        assert page.text.startswith("<html><title>run")
+        assert "default-src 'none'" in policy
+        assert "sandbox" in policy
+        assert "script" not in policy
+    assert client.get("/reports/0/a/video/best.mp4").content == b"mp4"
+    refused = ("a/weights.pt", "alone.mp4", "a/link.mp4", "a", "", "../outside.mp4", "a/%2e%2e/%2e%2e/outside.mp4")
+    for path in (*refused, "%2fetc/passwd", "a/nothing.mp4"):
+        assert client.get(f"/reports/0/{path}").status_code == 404, path
+    assert client.get("/reports/1/a/report.html").status_code == 404
+
+
+def test_places_by_the_names_of_numbers():
+    things = [f"observation.environment_state.{thing}.{axis}" for thing in ("cup", "goal") for axis in "xyz"]
+    found = places_of([*(f"observation.state.{name}" for name in POSE), *things], ["m"] * 14)
+    assert [(one["name"], one["index"], one["gripper"], one["unit"]) for one in found] == [
+        ("end effector", [0, 1, 2], 7, "m"), ("cup", [8, 9, 10], None, "m"), ("goal", [11, 12, 13], None, "m"),
+    ]  # fmt: skip
+    assert places_of(["shoulder.pos", "elbow.pos"], None) == []
+    assert places_of(None, None) == []
