@@ -17,6 +17,7 @@ from support.rows import make_clip, make_row
 
 from handloom.api import Database
 from handloom.schemas.clip import Clip
+from handloom.schemas.tables.robot import RobotEpisode, Signal
 from handloom.schemas.tables.stage_columns import key_column
 from handloom.store.clips.clip_list import add_clips
 from handloom.web.app import make_app
@@ -105,3 +106,38 @@ def unpacked(data: bytes) -> dict[str, np.ndarray]:
         name: np.frombuffer(values[slice(*one["data_offsets"])], kinds[one["dtype"]]).reshape(one["shape"])
         for name, one in header.items()
     }
+
+
+STEPS = 70
+CAMERAS = ("observation.images.front", "observation.images.wrist")
+POSE = ("x", "y", "z", "qx", "qy", "qz", "qw", "gripper")
+
+
+def episode_image(number: int, camera: int) -> bytes:
+    """An image of an episode."""
+    return jpeg((64, 48), number % 8 + camera)
+
+
+def gallery_episode(index: int, *, dataset: str = "arm", pictures: bool = True, **more: Any) -> RobotEpisode:
+    """An episode of two cameras with a pose as its state; image 5 of the first camera is missing."""
+    state = np.arange(STEPS * 8, dtype=np.float32).reshape(STEPS, 8)
+    if index == 0:
+        state[3, 2] = np.nan
+    missing = [None if t == 5 else episode_image(t, 0) for t in range(STEPS)]
+    values: dict[str, Any] = {
+        "state": Signal(state, POSE, None),
+        "action": Signal(-state[:, :4], ("dx", "dy", "dz", "close"), None),
+        "cameras": CAMERAS,
+        "clip_ids": (f"{dataset}:front~{index}:0-1", None),
+        "frame_jpeg": [missing, [episode_image(t, 3) for t in range(STEPS)]] if pictures else None,
+        "task": ("lift", "push")[index % 2],
+        "robot_type": "so101",
+    }
+    return RobotEpisode(
+        **{
+            **{"dataset": dataset, "episode_index": index, "fps": 20.0, "frame_s": np.arange(STEPS) / 20},
+            **{"source_uri": "/data", "source_version": "lerobot v3.0", "source_key": f"k{index}"},
+            **values,
+            **more,
+        }
+    )

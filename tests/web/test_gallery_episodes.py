@@ -10,44 +10,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from support.gallery import client_of, gallery_db, jpeg, unpacked
+from support.gallery import CAMERAS, POSE, STEPS, client_of, episode_image, gallery_db, gallery_episode, unpacked
 
-from handloom.schemas.tables.robot import TABLE, RobotEpisode, Signal, episode_arrays, episode_row
+from handloom.schemas.tables.robot import TABLE, episode_arrays, episode_row
 from handloom.store.episodes import read_episodes, write_episodes
 from handloom.web.episodes import places_of
 
-T = 70
-CAMERAS = ("observation.images.front", "observation.images.wrist")
-POSE = ("x", "y", "z", "qx", "qy", "qz", "qw", "gripper")
 HTML = "<img src=x onerror=alert(1)>"
-
-
-def image(number: int, camera: int) -> bytes:
-    return jpeg((64, 48), number % 8 + camera)
-
-
-def episode(index: int, *, dataset: str = "arm", pictures: bool = True, **more) -> RobotEpisode:
-    state = np.arange(T * 8, dtype=np.float32).reshape(T, 8)
-    if index == 0:
-        state[3, 2] = np.nan
-    missing = [None if t == 5 else image(t, 0) for t in range(T)]
-    values = {
-        "state": Signal(state, POSE, None),
-        "action": Signal(-state[:, :4], ("dx", "dy", "dz", "close"), None),
-        "cameras": CAMERAS,
-        "clip_ids": (f"{dataset}:front~{index}:0-1", None),
-        "frame_jpeg": [missing, [image(t, 3) for t in range(T)]] if pictures else None,
-        "task": ("lift", "push")[index % 2],
-        "robot_type": "so101",
-    }
-    return RobotEpisode(
-        **{
-            **{"dataset": dataset, "episode_index": index, "fps": 20.0, "frame_s": np.arange(T) / 20},
-            **{"source_uri": "/data", "source_version": "lerobot v3.0", "source_key": f"k{index}"},
-            **values,
-            **more,
-        }
-    )
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +27,15 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def client(folder):
     db = gallery_db(folder / "db", [])
-    rows = [episode(0), episode(1), episode(2, task=None), episode(3, pictures=False, task=HTML)]
+    rows = [
+        gallery_episode(0),
+        gallery_episode(1),
+        gallery_episode(2, task=None),
+        gallery_episode(3, pictures=False, task=HTML),
+    ]
     rows += [
-        episode(0, dataset="it's, a/b:c", robot_type=None, state=None),
-        episode(0, dataset="home", robot_type="human_hand"),
+        gallery_episode(0, dataset="it's, a/b:c", robot_type=None, state=None),
+        gallery_episode(0, dataset="home", robot_type="human_hand"),
     ]
     write_episodes(db, [episode_row(one) for one in rows])
     reports = folder / "runs"
@@ -88,7 +62,7 @@ def test_lists_are_the_table_and_facets_ignore_their_own_choice(client):
     assert (told["total"], told["version"]) == (6, client.db.table(TABLE).version)
     rows = read_episodes(client.db, ["episode_id", "task", "cameras"]).to_pylist()
     assert [{name: one[name] for name in rows[0]} for one in told["episodes"]] == rows
-    assert {one["duration_s"] for one in told["episodes"]} == {T / 20}
+    assert {one["duration_s"] for one in told["episodes"]} == {STEPS / 20}
     some = client.get("/api/episodes?dataset=arm&task=lift&task=").json()
     assert [one["episode_id"] for one in some["episodes"]] == ["arm:0", "arm:2"]
     assert dict(map(tuple, some["facets"]["task"])) == {"lift": 1, "push": 1, None: 1, HTML: 1}
@@ -106,7 +80,7 @@ def test_lists_are_the_table_and_facets_ignore_their_own_choice(client):
 
 def test_numbers_of_an_episode_are_those_of_the_table(client):
     told = get(client, "/api/episode").json()
-    assert (told["task"], told["num_frames"], told["images"]) == ("lift", T, [[64, 48], [64, 48]])
+    assert (told["task"], told["num_frames"], told["images"]) == ("lift", STEPS, [[64, 48], [64, 48]])
     assert told["places"] == [{"name": "end effector", "index": [0, 1, 2], "gripper": 7, "unit": None}]
     assert (told["before"], told["after"], told["clips"]) == (None, "arm:1", [None, None])
     expected = episode_arrays(read_episodes(client.db, ["frame_s", "state", "action"], "episode_id = 'arm:0'"))
@@ -128,15 +102,15 @@ def test_numbers_of_an_episode_are_those_of_the_table(client):
 def test_images_are_those_of_their_camera_and_step(client):
     for camera, name in enumerate(CAMERAS):
         brought = {}
-        for first in range(0, T, 32):
+        for first in range(0, STEPS, 32):
             brought |= unpacked(
                 get(client, "/media/episode_frames", more=f"&camera={name}&from={first}&num=32").content
             )
         assert {int(n): data.tobytes() for n, data in brought.items()} == {
-            t: image(t, 3 * camera) for t in range(T) if camera or t != 5
+            t: episode_image(t, 3 * camera) for t in range(STEPS) if camera or t != 5
         }
-    assert get(client, "/media/episode_frame", more=f"&camera={CAMERAS[1]}&n=9").content == image(9, 3)
-    for more in (f"&camera={CAMERAS[0]}&n=5", f"&camera={CAMERAS[0]}&n={T}", "&camera=front&n=0", "&n=0"):
+    assert get(client, "/media/episode_frame", more=f"&camera={CAMERAS[1]}&n=9").content == episode_image(9, 3)
+    for more in (f"&camera={CAMERAS[0]}&n=5", f"&camera={CAMERAS[0]}&n={STEPS}", "&camera=front&n=0", "&n=0"):
         assert get(client, "/media/episode_frame", more=more).status_code == 404
     with Image.open(io.BytesIO(get(client, "/media/episode_thumb", more="&h=24").content)) as thumb:
         assert thumb.size == (32, 24)
@@ -148,7 +122,9 @@ def test_images_larger_than_what_is_kept_are_served_all_the_same(client, monkeyp
     monkeypatch.setattr("handloom.web.episodes.IMAGES_BYTES", 10)
     with client_of(client.db) as small:
         for episode_id in ("arm:0", "arm:1", "arm:0"):
-            assert get(small, "/media/episode_frame", episode_id, f"&camera={CAMERAS[1]}&n=9").content == image(9, 3)
+            assert get(small, "/media/episode_frame", episode_id, f"&camera={CAMERAS[1]}&n=9").content == episode_image(
+                9, 3
+            )
 
 
 def test_the_download_is_the_row(client):
@@ -161,7 +137,7 @@ def test_the_download_is_the_row(client):
 def test_a_version_stays_what_it_was(tmp_path):
     """Rows that were removed are gone from the newest version, and others keep their images."""
     db = gallery_db(tmp_path / "db", [])
-    write_episodes(db, [episode_row(episode(n)) for n in range(3)])
+    write_episodes(db, [episode_row(gallery_episode(n)) for n in range(3)])
     with client_of(db) as client:
         first = client.get("/api/episodes").json()
         lance.dataset(str(tmp_path / "db" / f"{TABLE}.lance")).delete("episode_id = 'arm:1'")

@@ -8,8 +8,10 @@ from urllib.parse import quote
 
 import pytest
 from support.browsing import chromium, faults_of, opened, served, until
-from support.gallery import gallery_clip, gallery_db
+from support.gallery import gallery_clip, gallery_db, gallery_episode
 
+from handloom.schemas.tables.robot import episode_row
+from handloom.store.episodes import write_episodes
 from handloom.store.search.index import build_indexes
 
 NUM = 9
@@ -21,6 +23,8 @@ PAGES = {
     "words": ("/?text=open+drawer", ".card img"),
     "clip": (f"/clip/{quote(CLIP.clip_id, safe='')}", ".clip-stage[data-image]"),
     "dataset": ("/dataset", "main h1, main h2"),
+    "episodes": ("/episodes", ".card img"),
+    "episode": ("/episode/arm%3A0", ".episode-camera canvas[data-frame]"),
     "nowhere": ("/clip/nowhere", "main [role=alert]"),
 }
 
@@ -36,6 +40,7 @@ def address(tmp_path_factory) -> Iterator[str]:
     clips = [CLIP if number == 1 else gallery_clip(number) for number in range(NUM)]
     db = gallery_db(tmp_path_factory.mktemp("every_page") / "db", clips)
     build_indexes(db)
+    write_episodes(db, [episode_row(gallery_episode(number, task=TRAP)) for number in range(2)])
     with served(db) as at:
         yield at
 
