@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import signal
 import socket
@@ -12,12 +13,15 @@ import urllib.request
 
 import anyio
 import pytest
-from support.gallery import client_of, gallery_db
+from support.gallery import client_of, gallery_db, jpeg
 
 from handloom.errors import ConfigError
 from handloom.web.access import MOST_BYTES, hosts_of, is_loopback
 from handloom.web.app import STATIC
 from handloom.web.serving import serve
+
+FILE = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n'
+FORM = FILE + jpeg((8, 8), 1) + b"\r\n--x--\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -161,14 +165,24 @@ def test_a_port_that_is_taken_is_said(db):
         serve(db, "192.0.2.1", 0)
 
 
-def test_the_command_serves_until_it_is_interrupted(db):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_until_it_is_interrupted(db, tmp_path, number):
     run = "from handloom.cli import main; main()"
     command = [sys.executable, "-c", run, "serve", "--db", db.uri, "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    own = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=own) as process:
         address = process.stdout.readline().strip()
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", address)
         with urllib.request.urlopen(f"{address}api/about", timeout=60) as answer:
             assert b'"num_clips":2' in answer.read()
-        process.send_signal(signal.SIGINT)
+        kind = {"Content-Type": "multipart/form-data; boundary=x"}
+        asked = urllib.request.Request(f"{address}api/upload", FORM, kind)
+        with urllib.request.urlopen(asked, timeout=60) as answer:
+            assert answer.status == 200
+        with urllib.request.urlopen(f"{address}api/dataset", timeout=60):  # loads the stages, and pycolmap with them
+            pass
+        assert list(tmp_path.glob("handloom-gallery-*"))
+        process.send_signal(number)
         said = process.communicate(timeout=60)[1]
-    assert "Traceback" not in said
+    assert not set(said.splitlines()[1:]), "a trace of the stack"
+    assert not list(tmp_path.glob("handloom-gallery-*")), "files of people stay where the server was ended"

@@ -7,8 +7,12 @@ Source: Schoenberger and Frahm, Structure-from-Motion Revisited, CVPR 2016 (COLM
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
@@ -18,8 +22,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+@contextmanager
+def _kept_sigterm() -> Iterator[None]:
+    """SIGTERM does after the block what it did before: pycolmap (glog) prints a trace of the stack and ends the
+    process, whoever had asked for the signal. From any thread, as `signal.signal` is not."""
+    sigaction = getattr(ctypes.CDLL(None), "sigaction", None)
+    before = ctypes.create_string_buffer(1024)  # a `struct sigaction`, which nobody looks into
+    kept = sigaction is not None and sigaction(signal.SIGTERM, None, before) == 0
+    try:
+        yield
+    finally:
+        if kept and sigaction is not None:
+            sigaction(signal.SIGTERM, before, None)
+
+
 def _with_its_own_symbols() -> ModuleType:
-    """pycolmap, bound to the C++ library that it was built for.
+    """pycolmap, bound to the C++ library that it was built for, and without its handler of SIGTERM.
 
     decord opens its libraries to the whole process (RTLD_GLOBAL), among them the hash tables of an older C++ library: a
     pycolmap that is imported later walks through its parameters in another order, and poses differ in the last digits.
@@ -28,7 +46,8 @@ def _with_its_own_symbols() -> ModuleType:
     if "decord" in sys.modules:
         sys.setdlopenflags(flags | getattr(os, "RTLD_DEEPBIND", 0))
     try:
-        return import_module("pycolmap")
+        with _kept_sigterm():
+            return import_module("pycolmap")
     finally:
         sys.setdlopenflags(flags)
 
