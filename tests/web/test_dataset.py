@@ -129,6 +129,7 @@ def test_a_judgement_is_written_found_and_taken_back(ask, db):
     assert find(where="judged('good')") == IDS[1:4]
     told = ask.get("/api/judgements", params={"limit": 2}).json()
     assert (told["total"], told["counts"], len(told["judgements"])) == (4, {"good": 3, "bad": 1}, 2)
+    assert ask.post("/api/judge", json={"clip_id": IDS[0]}).status_code == 400  # takes nothing back
     assert ask.post("/api/judge", json={"clip_id": IDS[0], "verdict": None}).json() == {"judgement": None}
     assert find(where="judged('bad')") == [] == db.judged("bad")
 

@@ -78,6 +78,12 @@ def test_forms_of_other_pages_are_refused(client, headers, status):
     assert (answer.status_code, "error" in answer.json()) == (status, True)
 
 
+@pytest.mark.parametrize("body", [b"--x\r\nfoo\r\n\r\n\r\n", FILE.replace(b"a.jpg", b"a" * 5000) + b"x\r\n--x--\r\n"])
+def test_a_body_that_is_no_form_is_told(client, body):
+    answer = client.post("/api/upload", content=body, headers={"Content-Type": "multipart/form-data; boundary=x"})
+    assert (answer.status_code, "no form" in answer.text) == (400, True)
+
+
 def test_long_bodies_are_refused_whatever_they_say(client):
     def body():
         for _ in range(12):

@@ -177,6 +177,7 @@ def test_downloads(client):
     film = get(client, "/download/overlay", "gone")  # over the stored frames
     assert (film.status_code, film.headers["content-type"], film.content[4:8]) == (200, "video/mp4", b"ftyp")
     assert get(client, "/download/overlay", "nobody").status_code == 404
+    assert get(client, "/download/row", "nobody").status_code == 404
 
 
 @pytest.mark.parametrize("address", ["/api/clip", "/api/arrays", "/media/thumb", "/media/frames", "/media/video"])

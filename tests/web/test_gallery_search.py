@@ -169,7 +169,8 @@ WRONG = (
     "where=blurr>1", "where=(", "where=1; DROP TABLE clips", f"where={'a' * 4001}", f"text={'a' * 2001}", "limit=0",
     "limit=1000", "offset=-1", "limit=many", "sort=beauty", "q.blur=1", "q.blur=a:b", "q.beauty=1:", "q.blur=nan:",
     "stage=look:good", "stage=nothing:current", "stage=look", "clip=test%3Av0%3A0-1000&by=beauty", "from_s=1&text=open",
-    "v=-1", "v=x", "clip=test%3Av0%3A0-1000&from_s=9&to_s=1",
+    "v=-1", "v=x", "clip=test%3Av0%3A0-1000&from_s=9&to_s=1", "lasso=motion:nan,0;1,1;2,2",
+    "lasso=motion:1e308,1e308;-1e308,1e308;0,-1e308",
 )  # fmt: skip
 
 
@@ -180,6 +181,35 @@ def test_what_cannot_be_used_is_said(client, query):
     assert answer.status_code == 400
     assert error["problem"]
     assert "Traceback" not in answer.text
+
+
+HUGE = (
+    "array_length(array_repeat(1, 1000000000)) > 1", "length(repeat('x', 100000000)) > 1", "REPEAT('x', 9) = 'x'",
+    "array_length(range(0, 100000000)) > 1", "replace(replace('aa', 'a', 'aaaa'), 'a', 'aaaa') = 'b'",
+    """ "repeat"('x', 9) = 'x' """, "`repeat`('x', 9) = 'x'", "repeat/**/('x', 9) = 'x'", "repeat\n('x', 9) = 'x'",
+    "/* /* */ ' */ repeat('x', 9)='' /* ' */", """E'\\'' = repeat('x', 9) OR '' = ''""",
+    "lpad('x', 1000000000, 'y') = 'x'", "true -- ' \n OR repeat('x', 9) = ''",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("where", HUGE)
+def test_no_filter_makes_large_values_of_small_ones(client, where):
+    answer = client.get("/api/search", params={"where": where})
+    assert (answer.status_code, "cannot be used here" in answer.text) == (400, True)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "judged('good') OR NOT judged ('bad')",
+        "narration LIKE '%repeat(%' OR verb IN ('cut', 'open') AND (start_s BETWEEN (0) AND (9))",
+        "lower(verb) = 'cut' OR regexp_like(noun, '^dr') OR CAST(start_s AS BIGINT) = 0 OR isnan(end_s)",
+        "stage_key('look') = 'k1' OR contains(verb, 'x''(') OR `quality`.`blur` > 1",
+    ],
+)
+def test_what_filters_may_call(client, where):
+    answer = client.get("/api/search", params={"where": where})
+    assert answer.status_code == 200, answer.text
 
 
 @pytest.mark.parametrize("query", ["clip=nobody", "query=gone", "v=999999", f"v={1 << 61}"])

@@ -111,6 +111,9 @@ _JUDGED = re.compile(
 _TEXTS = re.compile(rf"\s*(?:{_TEXT})?(?:\s*,\s*(?:{_TEXT}))*\s*")
 _NAME = re.compile(r"'([^'`]+)'|\"([^\"`]+)\"")
 _PREFIXED = re.compile(r"(?<![\w'])[bnr](?='')", re.IGNORECASE)
+_CODE = re.compile(rf"(?P<text>{_STRINGS.pattern})|(?P<comment>--|/\*)")
+_CALLED = re.compile(r"([A-Za-z_]\w*|'')\s*\(")
+_ESCAPED = re.compile(r"\w''")
 _PLACEHOLDERS = re.compile(r"\?|\$\w*|(?<!:):[A-Za-z_]\w*")
 
 
@@ -197,6 +200,24 @@ def clause(where: str | None) -> str | None:
         raise ConfigError(f"--where {where!r} cannot be used: {'unbalanced brackets' if depth else 'it is empty'}")
     where = _with_key_columns(where)
     return f"({where}\n)" if "--" in where else f"({where})"  # the line break ends a comment
+
+
+KEYWORDS = frozenset(("and", "or", "not", "in", "between", "like", "ilike", "is", "then", "else", "when", "decimal"))
+"""Words of SQL that stand before brackets."""
+
+
+def calls_only(where: str, allowed: Collection[str]) -> None:
+    """Raises ConfigError for a filter that calls another function than `allowed`, or that hides what it calls: in
+    comments, in quotes, or behind texts with a letter before them, in which a backslash escapes the quote."""
+    bare = _CODE.sub(lambda found: "''" if found["text"] else found[0], where)
+    problem = f"--where {where[:200]!r} cannot be used here: "
+    for pattern, what in ((r"--|/\*", "it holds a comment"), (_ESCAPED, "a letter stands before a text in quotes")):
+        if re.search(pattern, bare):
+            raise ConfigError(problem + what, "leave it out")
+    for name in _CALLED.findall(bare):
+        if name.lower() not in allowed and name.lower() not in KEYWORDS:
+            called = "what is called stands in quotes" if name == "''" else f"it calls {name!r}"
+            raise ConfigError(problem + called, f"expected one of: {', '.join(sorted(allowed))}")
 
 
 @contextmanager

@@ -169,6 +169,11 @@ def gone_away(request: Request, error: Exception) -> Response:
     return Response(status_code=400)
 
 
+def no_form(request: Request, error: Exception) -> Response:
+    """A body that is not the form that its header promises: Starlette turns only errors of its own into answers."""
+    return error_answer(request, f"the body is no form: {error}", "send a form with one file named `file`", 400)
+
+
 def bug(request: Request, error: Exception) -> Response:
     """Anything else: the trace is in the server's log."""
     problem = f"an error in handloom itself: {type(error).__name__}"

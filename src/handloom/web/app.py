@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio.to_thread
 import pyarrow.compute as pc
+from python_multipart.exceptions import FormParserError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -35,6 +36,7 @@ from handloom.web.answers import (
     http_error,
     json_answer,
     missing_package,
+    no_form,
 )
 from handloom.web.catalogue import FACETS
 from handloom.web.gallery import Gallery
@@ -103,6 +105,7 @@ def make_app(gallery: Gallery, hosts: frozenset[str] = LOOPBACK, token: str | No
         HTTPException: http_error,
         ModuleNotFoundError: missing_package,
         ClientDisconnect: gone_away,
+        FormParserError: no_form,
         Exception: bug,
     }
     guard = Middleware(Access, hosts=hosts, token=token)

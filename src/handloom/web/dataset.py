@@ -226,7 +226,8 @@ def lassoed(gallery: Gallery, lasso: str, version: int | None = None) -> str:
         corners = np.array([[float(value) for value in pair.split(",")] for pair in text.split(";")], np.float64)
     except ValueError:
         corners = np.empty((0, 2))
-    if len(lasso) > MOST_LASSO or corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3 or not by:
+    fits = corners.ndim == 2 and corners.shape[1] == 2 and len(corners) >= 3 and bool((np.abs(corners) < 1e6).all())
+    if len(lasso) > MOST_LASSO or not fits or not by:  # points of the map are within -1 to 1
         raise ConfigError(
             f"lasso={lasso[:60]!r}", "expected EMBEDDING:X,Y;X,Y;X,Y, as the map of the dataset page makes it"
         )

@@ -93,6 +93,8 @@ def written(gallery: Gallery, body: Mapping[str, Any], user: str | None = None) 
     """
     ids = _ids(body, "clip_ids") if "clip_ids" in body else [_text(body, "clip_id") or ""]
     verdict = _text(body, "verdict")
+    if "verdict" not in body:
+        raise ConfigError("the body has no verdict", "good, bad, or null, which takes the judgement back")
     for clip_id in ids:
         gallery.catalogue().place(clip_id)  # NotThere, with the nearest ids
     if verdict is None:

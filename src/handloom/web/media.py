@@ -41,7 +41,8 @@ def open_strip(data: bytes, row: Mapping[str, Any]) -> Strip:
     """The strip of a clip. Raises NotThere if it is no image."""
     try:
         image = Image.open(io.BytesIO(data))
-    except (UnidentifiedImageError, OSError) as error:
+        image.load()  # a file that was cut off is found out here
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         problem = f"the thumbnail of clip {row['clip_id']} is no image ({len(data)} bytes)"
         raise NotThere(problem, "`handloom run --recompute frames` makes it anew") from error
     shape = (row["width"] or 1) / (row["height"] or 1)
@@ -128,8 +129,9 @@ class Media:
 
     def parquet(self, clip_id: str, version: int | None) -> bytes:
         """The whole row as a Parquet file."""
-        out = io.BytesIO()
-        pq.write_table(self._gallery.db.row(clip_id, None, self._gallery.catalogue(version).version), out)
+        catalogue, out = self._gallery.catalogue(version), io.BytesIO()
+        catalogue.place(clip_id)
+        pq.write_table(self._gallery.db.row(clip_id, None, catalogue.version), out)
         return out.getvalue()
 
     def drawn(self, clip_id: str, suffix: str) -> Path:

@@ -25,7 +25,7 @@ from handloom.errors import ConfigError
 from handloom.io.listing import VIDEO_EXTENSIONS
 from handloom.retrieval.words import MEANING
 from handloom.schemas.tables.stage_columns import key_column
-from handloom.store.filters import both, clause, in_list
+from handloom.store.filters import both, calls_only, clause, in_list
 from handloom.store.search.results import Hits
 from handloom.web.answers import LONGEST_S, NotThere, asked_version, blocking, json_answer, number, whole_number
 from handloom.web.catalogue import FACETS, FLAGS, NUMBERS, Catalogue, Filters, Known
@@ -33,6 +33,15 @@ from handloom.web.dataset import lassoed
 from handloom.web.gallery import Gallery
 
 MOST_TEXT, MOST_WHERE, MOST_LIMIT = 2000, 4000, 200
+FUNCTIONS = {
+    "judged", "stage_key", "abs", "ceil", "floor", "round", "sqrt", "power", "ln", "log", "exp", "isnan", "nanvl",
+    "cast", "try_cast", "coalesce", "nullif", "greatest", "least", "lower", "upper", "trim", "length",
+    "char_length", "left", "right", "substr", "strpos", "starts_with", "ends_with", "contains", "regexp_like",
+    "array_length", "array_has", "array_has_any", "array_has_all", "array_contains", "array_element", "get_field",
+    "date_part", "date_trunc", "now", "to_timestamp",
+}  # fmt: skip
+"""What the SQL of an address may call: nothing that makes large values out of small ones (`repeat`, `range`,
+`replace`), as no memory of the server bounds them."""
 DEPTHS = (100, 400, 2000)
 """How many clips are ranked: as many as a page needs. The last is the end of every ranked list."""
 MOST_RANKED = DEPTHS[-1]
@@ -333,6 +342,8 @@ def filters_of(params: QueryParams) -> Filters:
     where = params.get("where") or None
     if where is not None and len(where) > MOST_WHERE:
         raise ConfigError(f"where has {len(where)} characters", f"at most {MOST_WHERE}")
+    if where is not None:
+        calls_only(where, FUNCTIONS)
     if sum(map(len, chosen.values())) + len(stages) + len(ranges) > 1000:
         raise ConfigError("more than 1000 filters are chosen", "choose fewer")
     return Filters(chosen, ranges, where, tuple(stages))
