@@ -107,6 +107,20 @@ def test_histograms_count_every_clip_once(client):
         assert all(some <= every for some, every in zip(one["counts"], one["all"], strict=True))
 
 
+def test_a_histogram_ends_at_values_that_clips_have(db):
+    catalogue = Catalogue(db, db.table("clips"))
+    same, mostly = np.ones(NUM), np.array([0.25] + [1.0] * (100 * NUM - 1))
+    catalogue.numbers = {"hand_coverage": same, "num_cuts": np.full(NUM, np.nan)}
+    edges, bins, counts = catalogue._binned["hand_coverage"]
+    assert set(edges) == {1.0}
+    assert (len(set(bins.tolist())), sum(counts)) == (1, NUM)
+    del catalogue._binned
+    catalogue.numbers, catalogue.num_clips = {"hand_coverage": mostly}, len(mostly)
+    edges, _, counts = catalogue._binned["hand_coverage"]
+    assert (edges[0], edges[-1]) == (0.25, 1.0)
+    assert (counts[0], counts[-1]) == (1, len(mostly) - 1)
+
+
 def ids_of(client, address: str, limit: int) -> list[str]:
     """All ids, page by page."""
     found: list[str] = []

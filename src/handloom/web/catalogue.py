@@ -275,7 +275,7 @@ class Catalogue:
         """Of each number (edges of its bins, the bin of each clip, how many clips are in each bin).
 
         Bins are equally wide between the 1st and the 99th percentile; the first and the last hold what lies beyond, and
-        their outer edges are the least and the largest value.
+        their outer edges are the least and the largest value. Where all clips have one value, all edges are that value.
         """
         found = {}
         for name, values in self.numbers.items():
@@ -283,12 +283,11 @@ class Catalogue:
             bins = np.full(self.num_clips, UNKNOWN_BIN, np.uint8)
             edges = np.zeros(BINS + 1)
             if known.any():
+                least, most = float(values[known].min()), float(values[known].max())
                 low, high = np.percentile(values[known], (1, 99))
-                high = high if high > low else low + 1
-                edges = np.linspace(low, high, BINS + 1)
+                edges = np.linspace(low, high, BINS + 1) if high > low else np.linspace(least, most, BINS + 1)
                 bins[known] = np.clip(np.digitize(values[known], edges[1:-1]), 0, BINS - 1)
-                edges[0] = min(edges[0], float(values[known].min()))
-                edges[-1] = max(edges[-1], float(values[known].max()))
+                edges[0], edges[-1] = min(edges[0], least), max(edges[-1], most)
             everyone = np.bincount(bins, minlength=256)[:BINS].tolist()
             found[name] = (edges.tolist(), bins, everyone)
         return found

@@ -248,6 +248,14 @@ test("every filter is shown, can be taken away alone, and all at once", () => {
   assert.equal(router.changed(params, filters.withoutFilters(params)).toString(), "text=cup&at=3");
 });
 
+test("a number has its unit in brackets, in the list and in what holds", () => {
+  assert.equal(states.nameWords("hand_max_speed_m_s"), "hand max speed (m/s)");
+  assert.equal(states.nameWords("num_frames"), "num frames");
+  assert.equal(states.nameWords("hand_bone_cv"), "hand bone cv");
+  const labels = filters.filtersOf(new URLSearchParams("flag=bad&q.hand_jitter_px=:2")).map(({ label }) => label);
+  assert.deepEqual(labels, ["judged: bad", "hand jitter (px): at most 2"]);
+});
+
 test("bars: nothing is nothing, one of a million can be seen", () => {
   const [none, one, all] = filters.heights([0, 1, 1_000_000], 1_000_000);
   assert.equal(none, 0);

@@ -3,7 +3,7 @@ import { html, signal, useEffect, useMemo } from "../vendor/handloom-vendor.js";
 import { about } from "./api.js";
 import { Compare, CompareWith } from "./compare.js";
 import { Made, Quality, Similar, Source, Take } from "./details.js";
-import { Judge } from "./judge.js";
+import { Judge, judgementOf } from "./judge.js";
 import { useKeys } from "./keys.js";
 import { Clock, LAYERS, Transport } from "./player.js";
 import { place, setParams } from "./router.js";
@@ -77,7 +77,7 @@ function Head({ id, clip }) {
   return html`
     <header class="clip-top">
       <div>
-        <h1>${words || id}</h1>
+        <h1>${words || id} <${Verdict} id=${id} /></h1>
         <p class="soft">
           ${words && html`<span class="mono">${id}</span> · `}${clip && html`${clip.length} frames · ${duration(clip.duration_s)}${listed.dataset ? ` · ${listed.dataset}` : ""} · version ${clip.facts.version}`}
           ${clip && about.value && clip.facts.version < about.value.version ? " (not the newest)" : ""}
@@ -86,6 +86,13 @@ function Head({ id, clip }) {
       <${CompareWith} id=${id} />
     </header>
   `;
+}
+
+/** What the clip is judged to be: the keys work wherever the page is scrolled, and the panel may be out of sight. */
+function Verdict({ id }) {
+  const verdict = judgementOf(id)?.verdict;
+  if (!verdict) return null;
+  return html`<span class=${`flag ${verdict}`} role="status">${verdict === "good" ? "✓ good" : "✗ bad"}</span>`;
 }
 
 /** Keep the time in the address once the clock rests, so that a link shows what was seen. */

@@ -1,9 +1,8 @@
 // Two clips, or two versions of one, side by side on one clock.
 import { html, useEffect, useState } from "../vendor/handloom-vendor.js";
-import { titleOf } from "./details.js";
 import { Judge } from "./judge.js";
 import { clipHref, setParams } from "./router.js";
-import { short } from "./states.js";
+import { nameOf, short } from "./states.js";
 import { Transport } from "./player.js";
 import { Watch } from "./watch.js";
 
@@ -54,7 +53,7 @@ export function differences(first, second) {
   const of = (list, name) => (list ?? []).find((one) => one.name === name);
   const names = [...new Set([...(first ?? []), ...(second ?? [])].map(({ name }) => name))];
   return names
-    .map((name) => ({ name, title: titleOf(of(first, name) ?? of(second, name)), a: of(first, name)?.value ?? null, b: of(second, name)?.value ?? null }))
+    .map((name) => ({ name, title: nameOf(of(first, name) ?? of(second, name)), a: of(first, name)?.value ?? null, b: of(second, name)?.value ?? null }))
     .filter(({ a, b }) => a != null || b != null);
 }
 

@@ -7,7 +7,7 @@ import { flagOf, judgeAll } from "./judge.js";
 import { useKeys } from "./keys.js";
 import { Map as EmbeddingMap } from "./map.js";
 import { clipHref, setParams, withQuery } from "./router.js";
-import { count, duration, Empty, Failure, Loading, short } from "./states.js";
+import { count, duration, Empty, Failure, Loading, nameOf, nameWords, short } from "./states.js";
 
 const LIVE_MS = 3000;
 const CALM_MS = 15000;
@@ -280,14 +280,21 @@ function Numbers({ found, chosen }) {
     <div class="multiples numbers">
       ${known.map((one) => html`
         <button type="button" class="panel multiple" key=${one.name} title=${one.about} aria-pressed=${one.name === chosen} onClick=${() => choose(one.name)}>
-          <span class="multiple-name">${one.name.replaceAll("_", " ")}</span>
+          <span class="multiple-name">${nameOf(one).words}</span>
           <${Bars} counts=${one.all} />
-          <span class="multiple-ends num"><span>${short(one.edges[0])}</span><span>${short(one.edges[one.edges.length - 1])}${one.unit ? ` ${one.unit}` : ""}</span></span>
+          <span class="multiple-ends num">${endsOf(one).map((end) => html`<span>${end}</span>`)}</span>
           <span class="soft">${one.unknown ? `unknown in ${shareOf(one.unknown, found.counts.clips)}` : "known in all"}</span>
         </button>`)}
     </div>
-    ${empty.length > 0 && html`<p class="soft">Known in no clip: ${empty.map((one) => one.name).join(", ")}.</p>`}
+    ${empty.length > 0 && html`<p class="soft">Known in no clip: ${empty.map((one) => nameOf(one).words).join(", ")}.</p>`}
   `;
+}
+
+/** The smallest and the largest value with the unit; one of them where they are the same. */
+function endsOf({ edges, unit }) {
+  const [least, most] = [edges[0], edges[edges.length - 1]];
+  const last = `${short(most)}${unit ? ` ${unit}` : ""}`;
+  return most > least ? [short(least), last] : [`all ${last}`];
 }
 
 function Bars({ counts }) {
@@ -327,7 +334,7 @@ function Outliers({ found, params }) {
     <div class="line">
       <label>Number
         <select value=${name} onChange=${(event) => setParams({ q: event.target.value })}>
-          ${(names.includes(name) ? names : [name, ...names]).map((one) => html`<option key=${one} value=${one}>${one.replaceAll("_", " ")}</option>`)}
+          ${(names.includes(name) ? names : [name, ...names]).map((one) => html`<option key=${one} value=${one}>${nameWords(one)}</option>`)}
         </select>
       </label>
       <span class="switch" role="group" aria-label="Which end">

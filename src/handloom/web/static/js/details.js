@@ -2,17 +2,9 @@
 import { html, useEffect, useState } from "../vendor/handloom-vendor.js";
 import { get, media } from "./api.js";
 import { clipHref, withQuery } from "./router.js";
-import { duration, Empty, Failure, Loading, short } from "./states.js";
+import { duration, Empty, Failure, Loading, nameOf, short } from "./states.js";
 
 const percent = (share) => `${Math.round(100 * share)} %`;
-
-const UNITS = { px: "px", mm: "mm", m: "m", s: "s", m_s: "m/s", deg: "°", rad: "rad" };
-
-/** A number of quality for the reader: its name in words without its unit, and the unit. */
-export function titleOf({ name, unit }) {
-  const [, stem, suffix] = /^(.*?)(?:_(px|mm|m_s|m|s|deg|rad))?$/.exec(name);
-  return { words: stem.replaceAll("_", " "), unit: unit || UNITS[suffix] || "" };
-}
 
 /** The numbers of quality with their place among all clips. */
 export function Quality({ facts }) {
@@ -27,15 +19,15 @@ export function Quality({ facts }) {
             <tbody>
               ${known.map(
                 (one) => html`<tr key=${one.name}>
-                  <th scope="row" title=${[one.name, one.about].filter(Boolean).join(": ")}>${titleOf(one).words}</th>
-                  <td class="num">${short(one.value)} ${titleOf(one).unit}</td>
+                  <th scope="row" title=${[one.name, one.about].filter(Boolean).join(": ")}>${nameOf(one).words}</th>
+                  <td class="num">${short(one.value)} ${nameOf(one).unit}</td>
                   <td>${one.place == null ? "–" : html`<span class="clip-place"><i style=${{ width: `${100 * one.place}%` }}></i></span> <span class="num">${percent(one.place)}</span>`}</td>
                 </tr>`,
               )}
             </tbody>
           </table>`
         : html`<p class="soft">No number of quality is known: the stage <code>quality</code> has not run on this clip.</p>`}
-      ${known.length > 0 && unknown.length > 0 && html`<p class="soft">Not known: ${unknown.map((one) => titleOf(one).words).join(", ")}.</p>`}
+      ${known.length > 0 && unknown.length > 0 && html`<p class="soft">Not known: ${unknown.map((one) => nameOf(one).words).join(", ")}.</p>`}
     </section>
   `;
 }

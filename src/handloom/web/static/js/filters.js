@@ -2,7 +2,7 @@
 import { html, useEffect, useRef, useState } from "../vendor/handloom-vendor.js";
 import { about } from "./api.js";
 import { setParams } from "./router.js";
-import { count, short } from "./states.js";
+import { count, nameWords, short } from "./states.js";
 
 const FACETS = [
   ["dataset", "Dataset"],
@@ -20,11 +20,11 @@ const STATES = ["current", "outdated", "missing", "rejected"];
 export function filtersOf(params) {
   const found = [];
   for (const [name, value] of params) {
-    if (FACETS.some(([facet]) => facet === name)) found.push({ name, value, label: `${name}: ${value || "unknown"}` });
+    if (FACETS.some(([facet]) => facet === name)) found.push({ name, value, label: `${name === "flag" ? "judged" : name}: ${value || "unknown"}` });
     else if (name === "stage") found.push({ name, value, label: value.replace(":", ": ") });
     else if (name === "where") found.push({ name, value, label: value });
     else if (name === "lasso") found.push({ name, value, label: "chosen on the map" });
-    else if (name.startsWith("q.")) found.push({ name, value, label: `${name.slice(2)}: ${rangeWords(value)}` });
+    else if (name.startsWith("q.")) found.push({ name, value, label: `${nameWords(name.slice(2))}: ${rangeWords(value)}` });
   }
   return found;
 }
@@ -120,12 +120,11 @@ function Facet({ name, label, values, params }) {
 }
 
 const FIRST_RANGES = 3;
-const words = (name) => name.replaceAll("_", " ");
 
 function Ranges({ histograms, params }) {
   const [find, setFind] = useState("");
-  const wanted = words(find).toLowerCase();
-  const shown = histograms.filter(([name]) => words(name).includes(wanted));
+  const wanted = find.replaceAll("_", " ").toLowerCase();
+  const shown = histograms.filter(([name]) => nameWords(name).includes(wanted));
   return html`
     <details class="filter" open>
       <summary>Quality and length</summary>
@@ -134,7 +133,7 @@ function Ranges({ histograms, params }) {
         const held = params.has(`q.${name}`);
         return html`
           <details key=${name} class="range" open=${held || index < FIRST_RANGES}>
-            <summary>${words(name)}${held && html` <span class="chip">${rangeWords(params.get(`q.${name}`))}</span>`}</summary>
+            <summary>${nameWords(name)}${held && html` <span class="chip">${rangeWords(params.get(`q.${name}`))}</span>`}</summary>
             <${Range} name=${name} histogram=${one} value=${params.get(`q.${name}`)} />
           </details>
         `;
@@ -170,7 +169,7 @@ function Range({ name, histogram, value }) {
   const timer = useRef(null);
   useEffect(() => setEnds(readRange(value)), [value]);
   useEffect(() => () => clearTimeout(timer.current), []);
-  if (!(most > least)) return html`<p class="soft small">all clips have ${short(least)}</p>`;
+  if (!(most > least)) return html`<p class="soft small">${unknown ? "all clips where it is known" : "all clips"} have ${short(least)}</p>`;
   const bins = counts.length;
   const write = (next, options) => {
     clearTimeout(timer.current);
@@ -193,7 +192,7 @@ function Range({ name, histogram, value }) {
   const top = Math.max(...all, 1);
   const width = 100 / bins;
   const inside = (index) => edges[index + 1] > low && edges[index] < high;
-  const label = words(name);
+  const label = nameWords(name);
   const slider = (which, end) => html`
     <input
       type="range" min="0" max=${bins} step="0.1" value=${placeOf(end, edges)} aria-label=${`${label}, ${which ? "at most" : "at least"}`} aria-valuetext=${short(end)}

@@ -3,7 +3,7 @@ import { html, signal, useEffect, useMemo, useRef, useState } from "../vendor/ha
 import { about, get, post } from "./api.js";
 import { useKeys } from "./keys.js";
 
-/** Judgements made on this page since it was loaded: `{clip id: judgement or null}`; they are newer than what lists hold. */
+/** Judgements made or asked for on this page since it was loaded: `{clip id: judgement or null}`; newer than what lists hold. */
 export const judged = signal({});
 
 /** Reasons that are offered; any other may be typed. */
@@ -64,7 +64,7 @@ export function Judge({ id, version, keys = true }) {
     get("/api/judgements", { id }, { signal: abort.signal }).then(
       ({ judgement }) => {
         setKnown(judgement);
-        if (before !== undefined && judged.peek()[id] === before) judged.value = { ...judged.peek(), [id]: judgement };
+        if (judged.peek()[id] === before) judged.value = { ...judged.peek(), [id]: judgement };
       },
       (error) => error.name !== "AbortError" && setFailed(error),
     );

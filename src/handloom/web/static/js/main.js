@@ -31,7 +31,7 @@ function App() {
   useEffect(lookForNewVersions, []);
   useKeys("Everywhere", [
     { keys: ["?"], about: "these keys", run: () => setHelp(true) },
-    { keys: ["g"], about: "then s, d or e: search, dataset, episodes", run: waitForPage },
+    { keys: ["g"], about: `then ${about.value?.episodes ? "s, d or e: search, dataset, episodes" : "s or d: search, dataset"}`, run: waitForPage },
     { keys: ["t"], about: "dark or light", run: switchTheme },
   ]);
   const { page, id } = route(place.value.path);

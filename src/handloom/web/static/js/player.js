@@ -22,6 +22,7 @@ export class Clock {
     this.loop = signal(true);
     this.duration_s = 0;
     this.times = [0];
+    this.length = signal(1); // frames of the first clip
     this.leader = null; // a video element that plays
     this.inner_s = this.last_s = 0;
   }
@@ -31,6 +32,7 @@ export class Clock {
     const longest = clips.reduce((most, clip) => Math.max(most, clip.duration_s), 0);
     this.duration_s = longest;
     this.times = clips[0]?.times.length ? clips[0].times : [0];
+    this.length.value = this.times.length;
     this.last_s = Math.max(...clips.map((clip) => clip.times[clip.length - 1] ?? 0), 0);
   }
 
@@ -259,7 +261,7 @@ export function Transport({ clock, layers, setLayer, children }) {
 
 function Position({ clock }) {
   const text = useRef(null);
-  useLive([clock.at], () => {
+  useLive([clock.at, clock.length], () => {
     const at_s = clock.at.peek();
     if (text.current) text.current.textContent = `${indexAt(clock.times, at_s) + 1} / ${clock.times.length} · ${at_s.toFixed(2)} s`;
   });

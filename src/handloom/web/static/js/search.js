@@ -233,6 +233,7 @@ const SCORES = {
   weights: "by weighted scores",
   bm25: "by words",
   motion: "by movement",
+  moment: "by the most alike moment",
   cosine: "by likeness",
 };
 

@@ -70,3 +70,17 @@ export function duration(seconds) {
   const shown = parts[0] ? parts : parts.slice(1);
   return shown.map((part, index) => (index ? String(part).padStart(2, "0") : part)).join(":");
 }
+
+const UNITS = { px: "px", mm: "mm", m: "m", s: "s", m_s: "m/s", deg: "°", rad: "rad" };
+
+/** A number of quality for the reader: its name in words without its unit, and the unit. */
+export function nameOf({ name, unit }) {
+  const [, stem, suffix] = /^(.*?)(?:_(px|mm|m_s|m|s|deg|rad))?$/.exec(name);
+  return { words: stem.replaceAll("_", " "), unit: unit || UNITS[suffix] || "" };
+}
+
+/** The same on one line: `hand_max_speed_m_s` as `hand max speed (m/s)`. */
+export function nameWords(name) {
+  const { words, unit } = nameOf({ name });
+  return unit ? `${words} (${unit})` : words;
+}
