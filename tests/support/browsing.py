@@ -26,7 +26,8 @@ WAIT_MS = 30_000  # on a machine that others use as well
 def served(db: Database, *, judging: bool = False) -> Iterator[str]:
     """The address of a gallery of this database, while the block runs."""
     app = make_app(Gallery(db, judging))
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # as `web.serving` does, and why
+    listening.bind(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
@@ -46,6 +47,9 @@ def chromium() -> Iterator[Any]:
     if path is None:
         pytest.skip("needs Chromium (Debian and Ubuntu: apt-get install chromium)")
     flags = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+    flags += [
+        "--disable-gpu-rasterization",
+    ]  # else whole pages are drawn as 3D: 100 ms each
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=flags)
         yield browser

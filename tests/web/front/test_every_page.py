@@ -45,7 +45,13 @@ def address(tmp_path_factory) -> Iterator[str]:
         yield at
 
 
-@pytest.mark.parametrize("name", PAGES)
+SLOW = ("words", "episodes", "nowhere")
+"""Like others of the pages: left to `make test-all`."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in PAGES]
+)
 def test_a_page_without_faults(browser, address, name):
     path, there = PAGES[name]
     with opened(browser, address, path, expected=(404,) if name == "nowhere" else ()) as page:
