@@ -105,6 +105,22 @@ def test_the_grid_by_keys_to_its_last_clip_and_back(browser, address):
         until(page, "location.search === '?at=1'")
 
 
+def test_keys_that_come_faster_than_the_page_is_drawn_mean_the_new_clip(browser, address):
+    """All in one turn of the page's loop: it is not drawn between them, as on a busy machine."""
+    with opened(browser, address) as page:
+        page.locator(".card a").first.wait_for()
+        third = page.locator(".card-title").nth(2).inner_text()
+        page.evaluate(
+            """keys => keys.forEach(key => document.body.dispatchEvent(
+              new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true })))""",
+            ["End", "Home", "ArrowRight", "ArrowRight", "ArrowRight", "ArrowLeft", "Enter"],
+        )
+        page.wait_for_url("**/clip/**")
+        page.go_back()
+        page.locator(".card.selected a").wait_for()
+        assert (selected(page), state(page)["at"]) == (third, ["2"])
+
+
 def test_words_search_while_they_are_typed(browser, address):
     with opened(browser, address) as page:
         page.locator(".card a").first.wait_for()
