@@ -37,8 +37,8 @@ export function Page({ params }) {
       episodes.stop();
     };
   }, [episodes]);
-  const [selected, select, flush] = useSelected(params, episodes, control);
-  useKeys("Episodes", keysOf({ hits: episodes, control, selected, select }, flush));
+  const [selected, select, flush, current] = useSelected(params, episodes, control);
+  useKeys("Episodes", keysOf({ hits: episodes, control, current, select }, flush));
   const phone = window.innerWidth < 480;
   const card = (index, { top }) => html`
     <${Card} key=${index} episode=${episodes.at(index)} version=${episodes.first?.version} index=${index} total=${episodes.total}
@@ -148,9 +148,9 @@ function Reports({ open }) {
 }
 
 function keysOf(grid, flush) {
-  const { hits, selected } = grid;
+  const { hits, current } = grid;
   const open = () => {
-    const episode = selected.index < 0 ? null : hits.at(selected.index);
+    const episode = current() < 0 ? null : hits.at(current());
     if (!episode) return false;
     flush();
     go(episodeHref(episode.episode_id));

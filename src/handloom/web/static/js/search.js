@@ -7,11 +7,11 @@ import { Hits, isRanked, searchOf } from "./hits.js";
 import { judgeAll } from "./judge.js";
 import { useKeys } from "./keys.js";
 import { clipHref, go, place, setParams } from "./router.js";
+import { moveKeys, useSelected } from "./selection.js";
 import { count, Dialog, Empty, Failure, Loading } from "./states.js";
 import { Grid } from "./virtual.js";
 
 const TYPING_MS = 220;
-const SELECTED_MS = 300;
 const GAP = 10;
 const LEAST = 190;
 const LEAST_PHONE = 158;
@@ -114,54 +114,8 @@ function useHits(search) {
   return [hits, last.current, counts.current, again];
 }
 
-/** The selected hit: at once on the page, a moment later in the address (browsers refuse many changes a second). */
-function useSelected(params, hits, control) {
-  const read = params.get("at");
-  const asked = read === null ? -1 : Number(read);
-  const [selected, setSelected] = useState({ index: asked, focus: false });
-  const timer = useRef(null);
-  const written = useRef(asked);
-  const latest = useRef(asked);
-  const write = () => {
-    clearTimeout(timer.current);
-    timer.current = null;
-    if (written.current === latest.current) return;
-    written.current = latest.current;
-    setParams({ at: latest.current < 0 ? null : latest.current }, { replace: true });
-  };
-  useEffect(() => {
-    if (asked === written.current) return;
-    clearTimeout(timer.current);
-    timer.current = null;
-    written.current = asked;
-    latest.current = asked;
-    setSelected({ index: asked, focus: false });
-    if (asked >= 0) control.current?.show(asked);
-  }, [asked]);
-  if (!("wanted" in hits.memory)) hits.memory.wanted = asked >= 0 ? asked : null;
-  useEffect(() => () => clearTimeout(timer.current), []);
-  const select = (index, { focus = false } = {}) => {
-    if (index === latest.current && !focus) return;
-    latest.current = index;
-    setSelected({ index, focus });
-    clearTimeout(timer.current);
-    timer.current = setTimeout(write, SELECTED_MS);
-  };
-  return [selected, select, () => timer.current && write(), () => latest.current];
-}
-
-/** current: the selected hit when it is asked for. Keys come faster than the page is drawn: one after an arrow means the new hit. */
 function keysOf({ hits, ready, control, current, select, flush, box, more, wide, openFilters, failed }) {
-  const to = (index) => {
-    if (!ready || !hits.total || !control.current) return false;
-    const next = Math.min(Math.max(index, 0), hits.total - 1);
-    select(next, { focus: true });
-    control.current.show(next);
-    return undefined;
-  };
-  const step = (far) => () => to(current() < 0 ? control.current?.first() ?? 0 : current() + far());
   const selectedHit = () => (current() < 0 ? null : hits.at(current()));
-  const columns = () => control.current?.columns() ?? 1;
   return [
     {
       keys: ["/"],
@@ -171,14 +125,7 @@ function keysOf({ hits, ready, control, current, select, flush, box, more, wide,
         box.current?.select();
       },
     },
-    { keys: ["ArrowRight"], about: "next clip", run: step(() => 1) },
-    { keys: ["ArrowLeft"], about: "clip before", run: step(() => -1) },
-    { keys: ["ArrowDown"], about: "one row down; from the box to the clips", run: step(columns) },
-    { keys: ["ArrowUp"], about: "one row up", run: step(() => -columns()) },
-    { keys: ["PageDown"], about: "one page down", run: step(() => control.current?.page() ?? 1) },
-    { keys: ["PageUp"], about: "one page up", run: step(() => -(control.current?.page() ?? 1)) },
-    { keys: ["Home"], about: "first clip", run: () => to(0) },
-    { keys: ["End"], about: "last clip", run: () => to(hits.total - 1) },
+    ...moveKeys({ hits, ready, control, current, select }, "clip"),
     {
       keys: ["Enter"],
       about: "open the clip",
@@ -287,6 +234,7 @@ const SCORES = {
   weights: "by weighted scores",
   bm25: "by words",
   motion: "by movement",
+  moment: "by the most alike moment",
   cosine: "by likeness",
 };
 

@@ -5,8 +5,9 @@ import { setParams } from "./router.js";
 const SELECTED_MS = 300;
 
 /**
- * The selected card, `{index, focus}` (-1: none), and how to select another; the last of three writes it into the
- * address now, not a moment later (browsers refuse many changes a second). hits: what has `total` and `memory`.
+ * The selected card, `{index, focus}` (-1: none), how to select another, how to write it into the address now, not a
+ * moment later (browsers refuse many changes a second), and its index when it is asked for: keys come faster than the
+ * page is drawn, and one after an arrow means the new card. hits: what has `total` and `memory`.
  */
 export function useSelected(params, hits, control) {
   const read = params.get("at");
@@ -40,11 +41,11 @@ export function useSelected(params, hits, control) {
     clearTimeout(timer.current);
     timer.current = setTimeout(write, SELECTED_MS);
   };
-  return [selected, select, () => timer.current && write()];
+  return [selected, select, () => timer.current && write(), () => latest.current];
 }
 
 /** Keys that go through all cards. ready: whether `hits` are those that are shown; what: a word for one of them. */
-export function moveKeys({ hits, ready = true, control, selected, select }, what) {
+export function moveKeys({ hits, ready = true, control, current, select }, what) {
   const to = (index) => {
     if (!ready || !hits.total || !control.current) return false;
     const next = Math.min(Math.max(index, 0), hits.total - 1);
@@ -52,7 +53,7 @@ export function moveKeys({ hits, ready = true, control, selected, select }, what
     control.current.show(next);
     return undefined;
   };
-  const step = (far) => () => to(selected.index < 0 ? control.current?.first() ?? 0 : selected.index + far());
+  const step = (far) => () => to(current() < 0 ? control.current?.first() ?? 0 : current() + far());
   const columns = () => control.current?.columns() ?? 1;
   return [
     { keys: ["ArrowRight"], about: `next ${what}`, run: step(() => 1) },

@@ -127,7 +127,7 @@ export function Grid({ total, sizes, card, see, control, memory, label }) {
     const style = { transform: `translateY(${y}px)`, height: `${geometry.rowHeight}px`, gridTemplateColumns: `repeat(${geometry.columns}, ${geometry.cardWidth}px)`, gap: `${sizes.gap}px` };
     rows.push(html`<div key=${row} class="grid-row" role="presentation" style=${style}>${cards}</div>`);
   }
-  const scrolled = () => size && move(follow(where.current, box.current.scrollTop, size.height, geometry));
+  const scrolled = () => size && box.current && move(follow(where.current, box.current.scrollTop, size.height, geometry));
   return html`
     <div class="grid" ref=${box} onScroll=${scrolled} tabindex="-1">
       <div class="grid-track" role="list" aria-label=${label} style=${{ height: `${geometry?.track ?? 0}px` }}>${rows}</div>
