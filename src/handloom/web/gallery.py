@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import pyarrow as pa
 
 from handloom.api import Database
-from handloom.errors import HandloomError
+from handloom.errors import HandloomError, StoreError
 from handloom.schemas.tables.embeddings import PREFIX as EMBEDDING
 from handloom.schemas.tables.row import row_arrays
 from handloom.schemas.tables.stage_columns import is_private, key_column
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 2.0
 """How often a new version of `clips` is looked for; the old one is served while it is read."""
 LOAD_SHARE = 5.0  # a table that changes all the time is read again for a fifth of the time
+IDLE_S, WAIT_S = 60.0, 1.0
+"""Who asks after a pause waits so long for a newer version: files of the old one may be gone since."""
 FRAMES, STRIP = "frame_jpeg", "thumbnail"
 ROW_BYTES, FRAME_BYTES, STRIP_BYTES, MAP_BYTES = 256 << 20, 256 << 20, 128 << 20, 64 << 20
 Value = TypeVar("Value")
@@ -152,8 +154,12 @@ class Gallery:
         if now - self._looked_at > max(self._look_every_s, LOAD_SHARE * self._load_s) and self._load_lock.acquire(
             False
         ):
-            self._looked_at = now
-            threading.Thread(target=self._look, args=(kept,), daemon=True).start()
+            idle, self._looked_at = now - self._looked_at > IDLE_S, now
+            looking = threading.Thread(target=self._look, args=(kept,), daemon=True)
+            looking.start()
+            if idle:
+                looking.join(WAIT_S)
+                return self._newest or kept
         return kept
 
     def _look(self, kept: Catalogue) -> None:
@@ -250,11 +256,26 @@ class Gallery:
     def _take(self, catalogue: Catalogue, places: list[int], columns: list[str]) -> pa.Table:
         """Some rows, in any order, with `_rowid`. Raises StoreError where they cannot be read."""
         row_ids = [int(catalogue.row_ids[place]) for place in places]
-        with lance_errors("read table clips", catalogue.table.uri):
-            found = stored_rows(catalogue.table, row_ids, columns)
+        try:
+            with lance_errors("read table clips", catalogue.table.uri):
+                found = stored_rows(catalogue.table, row_ids, columns)
+        except StoreError as error:
+            raise self.lost(catalogue, error) from error
         if found.num_rows < len(places):
             raise NotThere(f"version {catalogue.version} of clips has lost a row", "load the page again")
         return found
+
+    def lost(self, catalogue: Catalogue, error: StoreError) -> StoreError:
+        """Why rows of a version cannot be read: NotThere if it is gone (a newer one is looked for at once), else the
+        error."""
+        try:
+            self.db.table("clips", catalogue.version)
+        except HandloomError as gone:
+            self._looked_at = 0.0
+            with self._lock:
+                self._pinned.pop(catalogue.version or 0, None)
+            return NotThere(gone.problem, "load the page again: it was removed while it was open")
+        return error
 
     def frames(self, clip_id: str, version: int | None = None) -> tuple[bytes, ...]:
         """The stored frames, JPEG; none where the row keeps none."""

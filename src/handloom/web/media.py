@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
+from handloom.errors import StoreError
 from handloom.io.listing import VIDEO_EXTENSIONS
 from handloom.schemas.clip import Clip
 from handloom.video.fetch.video_source import VideoSource
@@ -131,7 +132,11 @@ class Media:
         """The whole row as a Parquet file."""
         catalogue, out = self._gallery.catalogue(version), io.BytesIO()
         catalogue.place(clip_id)
-        pq.write_table(self._gallery.db.row(clip_id, None, catalogue.version), out)
+        try:
+            row = self._gallery.db.row(clip_id, None, catalogue.version)
+        except StoreError as error:
+            raise self._gallery.lost(catalogue, error) from error
+        pq.write_table(row, out)
         return out.getvalue()
 
     def drawn(self, clip_id: str, suffix: str) -> Path:
