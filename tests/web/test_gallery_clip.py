@@ -13,8 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from support.gallery import NUM_FRAMES, TILE, TILES, client_of, gallery_clip, gallery_db, gallery_row, jpeg, unpacked
+from support.stage_keys import with_own_column
 
 from handloom.schemas.tables.row import row_arrays
+from handloom.schemas.tables.segments import SEGMENT
 from handloom.video.fetch.version import with_versions
 from handloom.video.write import write_video
 from handloom.web.clips import arrays_of, speeds_of
@@ -178,6 +180,18 @@ def test_downloads(client):
     assert (film.status_code, film.headers["content-type"], film.content[4:8]) == (200, "video/mp4", b"ftyp")
     assert get(client, "/download/overlay", "nobody").status_code == 404
     assert get(client, "/download/row", "nobody").status_code == 404
+
+
+def test_a_row_without_a_box_of_the_held_thing_is_read_by_pyarrow(tmp_path):
+    found = [{"hand": "left", "object_box_m": [0.1] * 6}, {"hand": "right", "object_box_m": None}]
+    row = pa.Table.from_batches([gallery_row(gallery_clip(0), 0)])
+    row = with_own_column(row, "segments", "segments", pa.array([found], pa.list_(SEGMENT)))
+    db = gallery_db(tmp_path / "db", [])
+    lance.write_dataset(row, str(tmp_path / "db" / "clips.lance"))
+    with client_of(db) as client:
+        table = pq.read_table(io.BytesIO(get(client, "/download/row", gallery_clip(0).clip_id).content))
+    read = [one["object_box_m"] for one in table.column("segments")[0].as_py()]
+    assert (read[0], read[1]) == (pytest.approx([0.1] * 6), None)
 
 
 @pytest.mark.parametrize("address", ["/api/clip", "/api/arrays", "/media/thumb", "/media/frames", "/media/video"])

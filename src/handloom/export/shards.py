@@ -35,7 +35,7 @@ class ParquetShard:
     which every reader can read; `table.cast(schema)` makes it fixed-size again. The stored bytes are the same.
     """
 
-    def __init__(self, sink: Sink, schema: pa.Schema) -> None:
+    def __init__(self, sink: Sink | io.BytesIO, schema: pa.Schema) -> None:
         self._schema = schema
         self._with_nulls: set[Place] = set()
         self._writer = pq.ParquetWriter(sink, schema, store_schema=False, **_options(schema))

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 from starlette.background import BackgroundTask
 from starlette.requests import Request
@@ -17,6 +16,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from handloom.errors import StoreError
+from handloom.export.shards import ParquetShard
 from handloom.io.listing import VIDEO_EXTENSIONS
 from handloom.schemas.clip import Clip
 from handloom.video.fetch.video_source import VideoSource
@@ -129,14 +129,16 @@ class Media:
         return path, CONTAINERS.get(suffix, "application/octet-stream")
 
     def parquet(self, clip_id: str, version: int | None) -> bytes:
-        """The whole row as a Parquet file."""
+        """The whole row as a Parquet file, as `export_parquet` writes it."""
         catalogue, out = self._gallery.catalogue(version), io.BytesIO()
         catalogue.place(clip_id)
         try:
             row = self._gallery.db.row(clip_id, None, catalogue.version)
         except StoreError as error:
             raise self._gallery.lost(catalogue, error) from error
-        pq.write_table(row, out)
+        shard = ParquetShard(out, row.schema)
+        shard.write_table(row)
+        shard.close()
         return out.getvalue()
 
     def drawn(self, clip_id: str, suffix: str) -> Path:
