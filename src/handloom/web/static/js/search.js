@@ -266,6 +266,7 @@ function Found({ hits, shown, again }) {
   const { first } = shown;
   if (!first) return html`<span class="found" role="status"></span>`;
   const unused = Object.entries(first.unused ?? {});
+  const unusedWords = unused.map(([part, why]) => `${part} (${why})`).join("; "); // cut on a narrow page: whole under the pointer
   const capped = isRanked(shown.search) && first.total === first.num_listed_at_most;
   const newer = about.value.version > first.version;
   return html`
@@ -275,7 +276,7 @@ function Found({ hits, shown, again }) {
       ${hits !== shown && !hits.failed && html` <span class="spinner" aria-hidden="true"></span>`}
       <span class="soft num" title=${`${Math.round(shown.took ?? first.took_ms)} ms until the page had the answer`}> ${short1(first.took_ms)} ms${first.exact === false ? ", approximate" : ""}</span>
       ${first.scoring && html`<span class="soft"> · ${SCORES[first.scoring] ?? first.scoring}</span>`}
-      ${unused.length > 0 && html`<span class="warning"> · not used: ${unused.map(([part, why]) => `${part} (${why})`).join("; ")}</span>`}
+      ${unused.length > 0 && html`<span class="warning" title=${unusedWords}> · not used: ${unusedWords}</span>`}
     </span>
   `;
 }
