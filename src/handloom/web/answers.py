@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 LONGEST_S = 20.0
 """A search that takes longer is given up: its answer, not its thread, which ends by itself."""
 MIN_GZIP_BYTES, GZIP_LEVEL = 1400, 4
-FOREVER = "private, max-age=31536000, immutable"
+PINNED = "private, max-age=600"  # of one version: the bytes stay, but a clip may be removed with all its versions
 
 
 class NotThere(StoreError):
@@ -99,7 +99,7 @@ def bytes_answer(
 ) -> Response:
     """Bytes with the cache's rules: an address with `v` never changes; others are asked for again, by their ETag."""
     pinned = bool(request.query_params.get("v")) and status == 200
-    told = {"Cache-Control": FOREVER if pinned else "no-cache", **(headers or {})}
+    told = {"Cache-Control": PINNED if pinned else "no-cache", **(headers or {})}
     if status == 200 and request.method in ("GET", "HEAD"):
         told["ETag"] = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
         if told["ETag"] in request.headers.get("if-none-match", ""):
