@@ -179,6 +179,7 @@ def test_downloads(client):
     film = get(client, "/download/overlay", "gone")  # over the stored frames
     assert (film.status_code, film.headers["content-type"], film.content[4:8]) == (200, "video/mp4", b"ftyp")
     assert get(client, "/download/overlay", "nobody").status_code == 404
+    assert client.get("/download/overlay?id=gone&v=999999").status_code == 404, "of the version that is looked at"
     assert get(client, "/download/row", "nobody").status_code == 404
 
 

@@ -34,12 +34,20 @@ STALE_FACES = (
 )
 
 
-def show(db: Database, clip_id: str, out: Path, source_options: dict[str, Any] | None = None) -> str:
+def show(
+    db: Database,
+    clip_id: str,
+    out: Path,
+    source_options: dict[str, Any] | None = None,
+    version: int | None = None,
+) -> str:
     """Draw a clip into `out` (.mp4 or .png); returns where the images came from: `video` or `frame_jpeg`.
 
     The clip's video is decoded again at the row's times. If it is missing, or another file than the row was made of,
     the stored frames are drawn on instead. A row whose faces were blurred (`faces_blurred`) shows them nowhere: its
     stored frames are drawn on; if it has none, the video is decoded as the row was made, and blurred again.
+
+    version: of `clips`; None: the newest.
 
     Raises:
         ConfigError: another suffix, there is neither the video nor stored frames, or fewer faces are found in a frame
@@ -47,7 +55,7 @@ def show(db: Database, clip_id: str, out: Path, source_options: dict[str, Any] |
         StoreError: the clip has no row, or `out` cannot be written.
     """
     check_suffix(out)
-    row = row_arrays(db.row(clip_id))
+    row = row_arrays(db.row(clip_id, version=version))
     blurs = row.get("faces_blurred") is not None
     if blurs and row["frame_jpeg"] is not None:
         write_show(frames_from_row(row), row, out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ def about(gallery: Gallery) -> dict[str, Any]:
         "reports": bool(gallery.reports),
         "handloom": __version__,
         "embeddings": list(embedding_columns(catalogue.schema)),
+        "recordings": find_spec("rerun") is not None,  # for downloads
         "texts": any(catalogue.rows.column(name).null_count < catalogue.num_clips for name in words),
         "columns": [*FACETS, *catalogue.numbers],
         "stages": stages_of(catalogue.schema),

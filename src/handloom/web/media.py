@@ -141,14 +141,15 @@ class Media:
         shard.close()
         return out.getvalue()
 
-    def drawn(self, clip_id: str, suffix: str) -> Path:
+    def drawn(self, clip_id: str, version: int | None, suffix: str) -> Path:
         """What `handloom show` writes, in a file to be removed. One at a time."""
         from handloom.pipelines.show import show
 
-        self._gallery.catalogue().place(clip_id)
+        catalogue = self._gallery.catalogue(version)
+        catalogue.place(clip_id)
         with self._draw_lock:
             path = self._gallery.folder / f"{secrets.token_hex(8)}{suffix}"
-            show(self._gallery.db, clip_id, path, self._gallery.source_options)
+            show(self._gallery.db, clip_id, path, self._gallery.source_options, catalogue.version)
         return path
 
 
@@ -195,7 +196,7 @@ def routes(gallery: Gallery) -> list[Route]:
     def drawn(suffix: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             clip_id = asked_id(request)
-            path = await blocking(media.drawn, clip_id, suffix, limit_s=None)
+            path = await blocking(media.drawn, clip_id, asked_version(request), suffix, limit_s=None)
             gone = BackgroundTask(path.unlink, missing_ok=True)
             return FileResponse(path, media_type=kind, filename=file_name(clip_id, suffix), background=gone)
 

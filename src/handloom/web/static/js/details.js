@@ -1,6 +1,6 @@
 // What is known of a clip beside its images: quality, source, stages, downloads, the Python line, similar clips.
 import { html, useEffect, useState } from "../vendor/handloom-vendor.js";
-import { get, media } from "./api.js";
+import { about, get, media } from "./api.js";
 import { clipHref, withQuery } from "./router.js";
 import { duration, Empty, Failure, Loading, nameOf, short } from "./states.js";
 
@@ -98,7 +98,7 @@ export function Take({ facts }) {
   const files = [
     ["row", "Row (.parquet)"],
     ["overlay", "Overlay video (.mp4)"],
-    ["rrd", "Rerun recording (.rrd)"],
+    ...(about.value?.recordings ? [["rrd", "Rerun recording (.rrd)"]] : []), // else its package is not installed beside the server
   ];
   return html`<${TakeAlong} python=${facts.python} files=${files.map(([kind, title]) => [withQuery(`/download/${kind}`, params), title])} />`;
 }
