@@ -71,7 +71,7 @@ class Visitor:
 
     def words(self, text: str) -> dict[str, Any]:
         """Type words and press Enter; `ms` from the key, or from the request where it was sent while typing."""
-        self.page.wait_for_load_state("networkidle")
+        self._wait_for_counts()
         box = self.page.locator("form[role=search] input[type=search]")
         box.fill("")
         self.page.evaluate("bench.ready()")
@@ -92,6 +92,7 @@ class Visitor:
     def filter(self, facet: str, choice: int) -> dict[str, Any]:
         """Tick a value of a facet; `ms` from the click."""
         mark = "data-bench"
+        self._wait_for_counts()
         self.page.evaluate(
             """([facet, choice, mark]) => {
               document.querySelectorAll(`[${mark}]`).forEach((one) => one.removeAttribute(mark));
@@ -103,8 +104,13 @@ class Visitor:
         )
         return self._click(f"[{mark}]")
 
-    def _click(self, selector: str) -> dict[str, Any]:
+    def _wait_for_counts(self) -> None:
+        """As a reader does: what is pressed next is not in the way of the counts of the search before."""
+        self.page.wait_for_selector(".search-side[aria-busy=false]")
         self.page.wait_for_load_state("networkidle")
+
+    def _click(self, selector: str) -> dict[str, Any]:
+        self._wait_for_counts()
         return self.page.evaluate("([selector, card]) => bench.click(selector, card)", [selector, CARD])
 
     def open_clip(self, clip_id: str) -> float:
