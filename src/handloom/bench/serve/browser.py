@@ -90,7 +90,7 @@ class Visitor:
         return self._click(f".card[aria-posinset='{place}'] .card-more") | {"like": clip_id}
 
     def filter(self, facet: str, choice: int) -> dict[str, Any]:
-        """Tick a value of a facet; `ms` from the click."""
+        """Tick a known value of a facet; `ms` from the click."""
         mark = "data-bench"
         self._wait_for_counts()
         self.page.evaluate(
@@ -98,7 +98,7 @@ class Visitor:
               document.querySelectorAll(`[${mark}]`).forEach((one) => one.removeAttribute(mark));
               const sets = [...document.querySelectorAll(".filters details")];
               const set = sets.find((one) => one.querySelector("summary").textContent.startsWith(facet));
-              set.querySelectorAll(".choice:not(.none) input:not(:checked)")[choice].setAttribute(mark, "");
+              set.querySelectorAll(".choice:not(.none):not(:has(.soft.choice-text)) input:not(:checked)")[choice].setAttribute(mark, "");
             }""",
             [facet, choice, mark],
         )

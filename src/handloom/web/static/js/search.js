@@ -62,7 +62,7 @@ export function Page({ params }) {
   const filters = html`<${Filters} answer=${counts} params=${params} error=${hits.failed} />`;
   return html`
     <div class=${dragging ? "search dragging" : "search"}>
-      ${wide && html`<aside class="search-side" aria-label="Filters" aria-busy=${counts === hits.counts ? "false" : "true"}>${filters}</aside>`}
+      ${wide && html`<aside class="search-side" aria-label="Filters" aria-busy=${hits.counts && counts === hits.counts ? "false" : "true"}>${filters}</aside>`}
       <section class="search-main">
         <h1 class="hidden-text">Search clips</h1>
         <${Box} params=${params} box=${box} send=${send} control=${control} />
