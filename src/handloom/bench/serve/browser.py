@@ -98,7 +98,8 @@ class Visitor:
               document.querySelectorAll(`[${mark}]`).forEach((one) => one.removeAttribute(mark));
               const sets = [...document.querySelectorAll(".filters details")];
               const set = sets.find((one) => one.querySelector("summary").textContent.startsWith(facet));
-              set.querySelectorAll(".choice:not(.none):not(:has(.soft.choice-text)) input:not(:checked)")[choice].setAttribute(mark, "");
+              const known = ".choice:not(.none):not(:has(.soft.choice-text)) input:not(:checked)";
+              set.querySelectorAll(known)[choice].setAttribute(mark, "");
             }""",
             [facet, choice, mark],
         )
