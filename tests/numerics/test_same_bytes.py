@@ -144,8 +144,8 @@ power float_power
 
 def test_numpy_gets_no_columns_with_gaps(two, extractor, monkeypatch):
     """numpy takes the end of a strided array for later than it is: where the result happens to lie right behind it,
-    it believes that both overlap, and computes these functions without AVX-512, to other last digits. Once in about 100
-    rows `camera_focal_sigma` was another number; an `arctan2` that was laid there differed in 328 of 1001 values."""
+    it believes that both overlap, and computes these functions without AVX-512, to other last digits. The last
+    digit of a lens's sigma changed so once in 150 searches; an `arctan2` laid there differed in 328 of 1001 values."""
     found = set()
 
     def watched(function: np.ufunc) -> Callable[..., Any]:
