@@ -23,7 +23,7 @@ from handloom.schemas.clip import Clip
 from handloom.schemas.values import VideoInfo
 from handloom.video.decode import sandbox
 from handloom.video.decode.decoder import DecodeLimits, Decoder
-from handloom.video.decode.process import BOOT, Launcher
+from handloom.video.decode.process import BOOT, Launcher, ProcessDied
 from handloom.video.fetch.video_source import VideoSource
 
 NUM, HZ = 30, 30
@@ -184,6 +184,25 @@ def test_the_error_of_a_process_that_cannot_start_is_shown(video, make_decoder):
     with pytest.raises(ConfigError, match="cannot import name 'no_such_name'") as caught:
         outcome(make_decoder(BOOT.replace("import main", "import no_such_name")), clip(video))
     assert "handloom doctor" in caught.value.hint
+
+
+def test_the_error_of_a_launcher_that_ended_before_it_was_asked_is_shown(video):
+    """On a busy machine it has failed and exited before the first video is opened."""
+    launcher = Launcher(1536, 60.0, "auto", program="raise SystemExit('no decoders here')")
+    try:
+        launcher._process.wait()
+        with open(video, "rb") as file, pytest.raises(ProcessDied, match="exit code 1; it wrote: no decoders here"):
+            launcher.start(file.fileno())
+    finally:
+        launcher.close()
+
+
+def test_the_error_of_a_launcher_that_cannot_fork_is_shown(video, make_decoder):
+    """It takes a while to write why, as on a busy machine: nobody ends it before."""
+    slow = "import time\nsys.excepthook = lambda *error: (time.sleep(0.3), sys.__excepthook__(*error))\n"
+    fails = "import os\ndef fork():\n    raise OSError('no more processes')\nos.fork = fork\n"
+    with pytest.raises(ConfigError, match="exit code 1; it wrote: OSError: no more processes"):
+        outcome(make_decoder(BOOT.replace("main(config", slow + fails + "main(config")), clip(video))
 
 
 def framed(message: object, payload: bytes = b"", size: int | None = None, payload_bytes: int | None = None) -> bytes:

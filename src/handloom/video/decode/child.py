@@ -42,19 +42,19 @@ def main(control_fd: int, memory_mb: int, locked: bool) -> None:
     _import_lazy_modules()
     gc.freeze()  # a collection in a forked process would copy the memory that it visits
     found = sandbox.support()
-    with socket.socket(fileno=control_fd) as control:
-        while os.getppid() == parent_pid:
-            if not select.select([control], [], [], LOOK_S)[0]:
-                continue
-            text, fds, _, _ = socket.recv_fds(control, 4096, 2)
-            if not text:
-                break
-            command = json.loads(text)
-            if command["do"] == "start":
-                reply = {"pid": _fork(control, fds, memory_mb, found if locked else None)}
-            else:
-                reply = {"code": os.waitstatus_to_exitcode(os.waitpid(command["pid"], 0)[1])}
-            control.sendall(json.dumps(reply).encode())
+    control = socket.socket(fileno=control_fd)  # not closed here: after an error the parent must find it written
+    while os.getppid() == parent_pid:
+        if not select.select([control], [], [], LOOK_S)[0]:
+            continue
+        text, fds, _, _ = socket.recv_fds(control, 4096, 2)
+        if not text:
+            break
+        command = json.loads(text)
+        if command["do"] == "start":
+            reply = {"pid": _fork(control, fds, memory_mb, found if locked else None)}
+        else:
+            reply = {"code": os.waitstatus_to_exitcode(os.waitpid(command["pid"], 0)[1])}
+        control.sendall(json.dumps(reply).encode())
     os._exit(0)  # sys.exit would wait for decord's threads
 
 

@@ -35,6 +35,7 @@ DEPENDENCIES = ("numpy", "av", "cv2", "decord")
 PASSED_ON = ("LD_LIBRARY_PATH",)  # where the libraries of the packages lie, on clusters with environment modules
 MAX_STDERR_BYTES = 1 << 16
 START_TIMEOUT_S = 120.0  # imports from a slow network disk
+END_S = 5.0  # for the launcher to exit by itself once it has closed its socket: killed, it would have no exit code
 
 # Isolated (-I): no PYTHON* variables, no working directory, no user's site. Without site (-S): no .pth files either.
 # The standard library is first on the path, so that no other folder can shadow it. handloom is loaded by its own
@@ -129,6 +130,7 @@ class Launcher:
         self._mode = mode
         self._control, theirs = socket.socketpair()
         self._control.settimeout(START_TIMEOUT_S)
+        self._serves = False  # whether it has replied to a command
         self._stderr, write_end = os.pipe()
         for end in (self._stderr, write_end):
             os.set_blocking(end, False)  # a full pipe must not stop the processes
@@ -153,7 +155,8 @@ class Launcher:
             ProcessDied: the launcher or the new process exited. ConfigError: mode `required`, and a layer of the
                 sandbox is missing.
         """
-        self.last_stderr_line()  # drop what earlier processes wrote
+        if self._serves:  # before its first reply all is the launcher's own: why it cannot start
+            self.last_stderr_line()  # drop what earlier processes wrote
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -206,10 +209,18 @@ class Launcher:
         except OSError:
             reply = b""
         if not reply:
-            self._process.kill()
-            problem = f"the launcher of decoding processes ended with exit code {self._process.wait()}"
+            problem = f"the launcher of decoding processes ended with exit code {self._end()}"
             raise ProcessDied(f"{problem}; it wrote: {self.last_stderr_line() or 'nothing'}")
+        self._serves = True
         return json.loads(reply)
+
+    def _end(self) -> int:
+        """The exit code of the launcher, which has closed its socket. Killed where it does not end."""
+        try:
+            return self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
 
 
 def layers_here() -> tuple[str, ...]:
