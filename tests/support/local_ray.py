@@ -75,14 +75,16 @@ def _program(pid: int) -> str:
 class Obituary:
     """Keeps open what a test process writes where nobody looks, to print it if the process dies.
 
-    pytest captures stderr in files without a name: they vanish with the process, and with them what Ray's core, and
-    processes that outlive it, have said about its end.
+    Made before the process starts a Ray: what is in Ray's folder by then is of others. pytest captures
+    stderr in files without a name: they vanish with the process, and with them what Ray's core, and processes that
+    outlive it, have said about its end.
     """
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
         self._kills = _num_killed_for_memory()
         self._captured = list(_unnamed_files(process.pid))
+        self._older = set(self._ray_sessions())  # of a process that had the same id
 
     def close(self) -> None:
         """Forget the process."""
@@ -95,12 +97,17 @@ class Obituary:
         pid = self._process.pid
         parts = [f"process {pid} {self._end()}"]
         parts += [f"it had written:\n{text}" for text in {*map(_tail, self._captured)} if text]
-        folders = list(_ray_folder().glob(f"session_*_{pid}/logs"))
-        for log in (log for folder in folders for name in LOGS for log in folder.glob(name.format(pid=pid))):
+        logs = [folder / "logs" for folder in self._ray_sessions() if folder not in self._older]
+        for log in (log for folder in logs for name in LOGS for log in folder.glob(name.format(pid=pid))):
             with log.open("rb") as file:
                 text = _tail(file.fileno())
             parts += [f"{log}:\n{text}"] if text else []
         return "\n".join(parts)
+
+    def _ray_sessions(self) -> Iterator[Path]:
+        """The folders of Rays that a process of this id has started: it is the end of their names."""
+        base = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp") / "ray"
+        return base.glob(f"session_*_{self._process.pid}")
 
     def _end(self) -> str:
         try:
@@ -110,11 +117,6 @@ class Obituary:
         ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         kills = _num_killed_for_memory() - self._kills
         return f"{ended}; for memory the kernel has killed {kills} processes since it began" if kills else ended
-
-
-def _ray_folder() -> Path:
-    """Where Ray keeps its sessions. The name of a session ends with the id of the process that has started it."""
-    return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp") / "ray"
 
 
 def _unnamed_files(pid: int) -> Iterator[int]:
