@@ -3,8 +3,11 @@
 import json
 import re
 import runpy
+import shlex
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -45,9 +48,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "handloom"
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
-INLINE = re.compile(r"`(handloom [a-z][^`]*)`")
-LINE = re.compile(r"^(?:\$ )?(handloom [a-z].*)$", re.MULTILINE)
-FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+MORE_PAGES = [ROOT / "SECURITY.md", *sorted((ROOT / "benchmarks").rglob("*.md"))]
+INLINE = re.compile(r"`((?:[A-Z_]+=\S+ )?(?:[\w./]*/)?handloom\s[^`]*)`")
 
 
 def leaves(command, name: str):
@@ -61,7 +63,9 @@ def leaves(command, name: str):
         yield from leaves(child, f"{name} {child.name}")
 
 
-COMMANDS = dict(leaves(typer.main.get_command(app), "handloom"))
+ROOT_COMMAND: Any = typer.main.get_command(app)
+USAGE_ERROR: type[Any] = typer.BadParameter.__mro__[1]  # typer has its own click, or takes the installed one
+COMMANDS = dict(leaves(ROOT_COMMAND, "handloom"))
 
 
 def sections(page: Path) -> dict[str, str]:
@@ -72,10 +76,6 @@ def sections(page: Path) -> dict[str, str]:
 
 def flags(command) -> set[str]:
     return {flag for param in command.params for flag in (*param.opts, *param.secondary_opts)}
-
-
-def shown_commands(text: str) -> list[str]:
-    return [*INLINE.findall(text), *(line for block in FENCED.findall(text) for line in LINE.findall(block))]
 
 
 def rows_of(text: str) -> dict[str, list[str]]:
@@ -138,23 +138,138 @@ def test_guide_has_no_command_that_does_not_exist():
     assert {title for title in sections(DOCS / "guide.md") if title.startswith("handloom")} == set(COMMANDS)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_in_the_text_exist_with_their_flags(page):
-    """`handloom search --clip ID` in a page names a command that is there and flags that it takes."""
-    for shown in shown_commands(page.read_text()):
-        words = shown.split("#")[0].split()
-        name = next((n for n in (" ".join(words[:3]), " ".join(words[:2])) if n in COMMANDS), None)
-        if name is None:
-            assert words[1] in " ".join(COMMANDS).split(), f"{shown!r} is no command"
-            continue
-        allowed = flags(COMMANDS[name]) | {"--help"}
-        assert [word for word in words if word.startswith("--") and word not in allowed] == [], shown
+def commands_in(text: str) -> Iterator[tuple[list[str], bool]]:
+    """The words after `handloom`, in backticks and in blocks of code; and whether it is a block, to be copied."""
+    blocks = text.split("\n```")[1::2]
+    for block in blocks:
+        yield from ((words, True) for line in re.sub(r"\\\n\s*", " ", block).splitlines() for words in called(line))
+    for block in blocks:
+        text = text.replace(block, "")
+    for code in INLINE.findall(text):
+        yield from ((words, False) for words in called(" ".join(code.split())))
+
+
+def called(line: str) -> Iterator[list[str]]:
+    """The words after each `handloom` of a line of shell, up to a pipe or another end of a command."""
+    if "handloom " not in line:
+        return
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    words: list[str] | None = None
+    for token in (*lexer, ";"):
+        if words is not None and set(token) <= set("|&;<>()"):
+            yield words
+            words = None
+        elif words is not None:
+            words.append(token)
+        elif token == "handloom" or token.endswith("/handloom"):
+            words = []
+
+
+def fault_of(words: list[str], *, whole: bool) -> str | None:
+    """What the command line says against these words. A mention (not `whole`) may leave out what must be given.
+
+    Values in capitals, and variables, stand for any.
+    """
+    command, name, given = ROOT_COMMAND, "handloom", list(words)
+    while given and given[0] in ("-v", "--verbose"):
+        del given[0]
+    if given[:1] in ([], ["--version"], ["--help"]) or any(word in ("...", "COMMAND", "FORMAT") for word in given[:2]):
+        return None
+    while hasattr(command, "commands"):
+        if not given and not whole:
+            return None
+        if not given or given[0] not in command.commands:
+            return f"{name} has no command {' '.join(given[:1])!r}"
+        command, name = command.commands[given[0]], f"{name} {given.pop(0)}"
+    try:
+        command.make_context(name, given)
+    except typer.Exit:  # --help
+        return None
+    except USAGE_ERROR as error:
+        kind = type(error).__name__
+        flag = next((word for word in words if word in getattr(getattr(error, "param", None), "opts", ())), None)
+        value = words[words.index(flag) + 1] if flag in words[:-1] else ""
+        any_value = kind == "BadParameter" and re.fullmatch(r"[A-Z]+|\$\w+", value)
+        without_value = kind == "BadOptionUsage" and not whole
+        left_out = kind == "MissingParameter" and (not whole or "..." in words)
+        return None if any_value or without_value or left_out else error.format_message()
+    return None
+
+
+@pytest.mark.parametrize(
+    ("words", "whole", "fault"),
+    [
+        ("run --db DB --set look.enabled=true", True, None),
+        ("run --set look.enabled=true", False, None),
+        ("run --set look.enabled=true", True, "Missing option '--db'"),
+        ("run --db DB --databse x", False, "No such option"),
+        ("run --db DB --limit many", False, "valid integer"),
+        ("run --db DB --limit N", False, None),
+        ("searhc --db DB", False, "no command"),
+        ("sim", True, "no command"),
+    ],
+)
+def test_a_wrong_command_is_noticed(words, whole, fault):
+    found = fault_of(words.split(), whole=whole)
+    assert (found is None) == (fault is None)
+    assert fault is None or fault in found
+
+
+def test_commands_of_a_line_are_found():
+    line = "MUJOCO_GL=egl .venv/bin/handloom run --db 'a | b' 2>&1 | tee x; (handloom index --db b) # handloom no"
+    assert list(called(line)) == [["run", "--db", "a | b", "2"], ["index", "--db", "b"]]
+    page = "Say `handloom\nindex`:\n\n```sh\nhandloom run \\\n  --db x\n```\n\nand `handloom status`."
+    assert list(commands_in(page)) == [(["run", "--db", "x"], True), (["index"], False), (["status"], False)]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *MORE_PAGES], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_in_the_text_are_parsed_by_the_command_line(page):
+    """`handloom search --clip ID` in a page names a command that is there, flags that it takes and values that fit."""
+    shown = list(commands_in(page.read_text()))
+    faults = {"handloom " + " ".join(words): fault_of(words, whole=whole) for words, whole in shown}
+    assert {command: fault for command, fault in faults.items() if fault is not None} == {}
+    if page in (ROOT / "README.md", DOCS / "guide.md"):
+        assert any(whole for _, whole in shown)
+
+
+def test_commands_that_code_names_are_parsed_by_the_command_line():
+    """In hints of errors, messages and docstrings; a text goes on in the next line's quotes, `{name}` is a value."""
+    faults, num = {}, 0
+    for file in [*PACKAGE.rglob("*.py"), *PACKAGE.glob("web/static/js/**/*.js")]:
+        text = re.sub(r"\$?\{[^{}`]*\}", "VALUE", re.sub(r'"\s*\n\s*f?"', "", file.read_text()))
+        for code in INLINE.findall(text):
+            for words in called(" ".join(code.split())):
+                num += 1
+                if (fault := fault_of(words, whole=False)) is not None:
+                    faults[f"{file.relative_to(PACKAGE)}: handloom {' '.join(words)}"] = fault
+    assert faults == {}
+    assert num > 200
 
 
 def test_settings_page_is_fresh():
     page = runpy.run_path(str(DOCS / "make_settings.py"))["page"]()
     assert (DOCS / "settings.md").read_text() == page, "docs/settings.md is stale: run `make docs`"
     assert [name for name, row in rows_of(page).items() if not row[-1]] == []
+
+
+OBJECTS = {"camera.source", "frames.frame_s", "frames.rgb", "video.motion"}
+"""Of code in the pages."""
+
+
+def test_settings_that_pages_name_are_there():
+    """`camera.poses` and `--set frames.store=true`; keys of stages are those of `stages.NAME`."""
+    names = set(rows_of((DOCS / "settings.md").read_text()))
+    rooms = {name.partition(".")[0] for name in names if "." in name} - {"stages"}
+    setting = re.compile(r"(?<![\w./])((?:" + "|".join(rooms) + r")\.(?!py\b)[a-z]\w*[a-z0-9])(?![\w(.])")
+    named = {
+        (name, page.name)
+        for page in {*PAGES, *MORE_PAGES} - {ROOT / "CHANGELOG.md"}
+        for code in re.findall(r"`([^`\n]+)`", page.read_text())
+        for name in setting.findall(code)
+    }
+    assert len(named) > 60
+    assert {(name, page) for name, page in named if name not in names | OBJECTS} == set()
 
 
 def test_captions_page_has_every_setting_and_prompt():
