@@ -9,7 +9,7 @@ from support.skill_segments import PLACE, taking
 
 from handloom.bench.vlmimic.controls import CHANGES, PLACE_M, TURN_DEG, disturbed, in_family, viewpoint_of
 from handloom.bench.vlmimic.extracted import VERBS, specs_of, taught_by_draws
-from handloom.bench.vlmimic.finished import can_run, kept_segments, run_kept
+from handloom.bench.vlmimic.finished import Ran, can_run, kept_segments, run_kept
 from handloom.bench.vlmimic.measure import FEWER, MODES, MOST, NOT_LEARNED, cells_of, goals_of, results_of, taught
 from handloom.bench.vlmimic.tasks import TASKS
 from handloom.bench.watch import Watch
@@ -39,6 +39,15 @@ def test_scores_are_those_of_the_cells():
     assert goals["seen_success"]["met"] is False
     assert goals["above_semantic"]["value"] == 0.3333
     assert all(one["met"] is None for one in goals_of({}))
+
+
+def test_only_whole_cells_are_reported():
+    """Of an interrupted benchmark; an episode that cannot be run is no missing one."""
+    cells = {"whole": ["a", "b"], "broken off": ["c", "d"], "impossible": ["e"]}
+    done, other = episode(True), episode(False)
+    ran = Ran(dict.fromkeys("abcd"), {"a": done, "b": other, "c": done})
+    assert ran.finished(cells) == {"whole": [done, other], "impossible": [None]}
+    assert Ran().finished(cells) == {}, "interrupted before it is known what can be run"
 
 
 def test_demonstrations_of_a_master_name_it_and_nothing_teaches_nothing():

@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from handloom.api import Database
-from handloom.bench.kept import identity_of, kept, place_of, with_cpu_s
+from handloom.bench.kept import identity_of, kept, with_cpu_s
 from handloom.bench.loop.compare import ALL, curves_of, differences_of
-from handloom.bench.loop.measure import CELLS, SCRATCH, Cell
+from handloom.bench.loop.measure import CELLS, SCRATCH, Cell, measured_cells, versions
 from handloom.bench.report import describe, goal
 from handloom.bench.watch import Watch
 from handloom.errors import ConfigError
 from handloom.io.folder import Folder
-from handloom.machine import installed
 from handloom.pipelines.ingest.robots import lerobot
 from handloom.pipelines.sim.evaluate import run_episodes
 from handloom.pipelines.sim.jobs import Where
@@ -110,17 +109,16 @@ def bench_arvrm(
     clips = identity_of(Database.open(human))
     size, chosen = QUICK if watch.quick else Size(), variants or tuple(VARIANTS)
     results: dict[str, Any] = {"size": asdict(size), "variants": {name: VARIANTS[name] for name in chosen}}
-    results |= {"versions": {name: installed(name) for name in ("metaworld", "mujoco", "torch")}}
-    cells: list[dict[str, Any]] = []
-    with watch.measuring(), tempfile.TemporaryDirectory(prefix="handloom-bench-") as scratch:
-        folder = place_of(Path(scratch) if data is None else data, watch.quick)
-        # Finished ones first: a report of an interrupted run has them all.
-        asked = sorted(cells_of(size, chosen), key=lambda cell: not _place(folder, cell).exists())
-        watch.expect(len(asked))
-        for cell in asked:
-            watch.part(cell.name)
-            cells.append(asdict(cell) | measured(cell, size, human, clips, folder))
-            watch.did()
+    results |= {"versions": versions()}
+
+    def measure(cell: Cell, folder: Path) -> dict[str, Any]:
+        return measured(cell, size, human, clips, folder)
+
+    def asked(folder: Path) -> list[Cell]:
+        """Finished ones first: a report of an interrupted run has them all."""
+        return sorted(cells_of(size, chosen), key=lambda cell: not _place(folder, cell).exists())
+
+    cells = measured_cells(asked, measure, data, watch)
     looks = len(size.tasks) * len(size.numbers)
     results |= {"cells": cells, "curves": curves_of(cells), "differences": differences_of(cells, SCRATCH, looks)}
     results["taken_away"] = differences_of(cells, WHOLE, looks)

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,23 +132,60 @@ def bench_loop(
         ConfigError: an unknown variant; no clips of people, or they cannot be trained on, or have no truth.
         ModuleNotFoundError: the simulator or torch is not installed.
     """
-    require_simulator()
     size = QUICK if watch.quick else Size()
-    chosen = checked(variants, VARIANTS, NEED_CLIPS, human)
-    clips = None if human is None else identity_of(Database.open(human))
-    results: dict[str, Any] = {"size": asdict(size), "clips": clips_of(human)}
-    results |= {"versions": {name: installed(name) for name in ("metaworld", "mujoco", "torch")}}
+    chosen, clips, results = begun(size, variants, VARIANTS, NEED_CLIPS, human)
+
+    def measure(cell: Cell, folder: Path) -> dict[str, Any]:
+        return _kept(cell, size, human, clips, folder)
+
+    cells = measured_cells(list(cells_of(size, chosen)), measure, data, watch)
+    results |= {"cells": cells, "curves": curves_of(cells), "differences": compared(cells)}
+    return describe("loop", results, goals_of(results["differences"], size.few), watch)
+
+
+def begun(
+    size: LoopSize,
+    variants: Sequence[str] | None,
+    known: Sequence[str],
+    need_clips: Sequence[str],
+    human: str | None,
+) -> tuple[tuple[str, ...], str | None, dict[str, Any]]:
+    """The variants that are measured (see `checked`), which clips of people they see, and the report's beginning.
+
+    Raises ConfigError as `checked` does, and ModuleNotFoundError where the simulator is not installed.
+    """
+    require_simulator()
+    chosen = checked(variants, known, need_clips, human)
+    results: dict[str, Any] = {"size": asdict(size), "clips": clips_of(human), "versions": versions()}
+    return chosen, None if human is None else identity_of(Database.open(human)), results
+
+
+def versions() -> dict[str, str | None]:
+    """Of what decides the numbers."""
+    return {name: installed(name) for name in ("metaworld", "mujoco", "torch")}
+
+
+def measured_cells(
+    asked: Sequence[Cell] | Callable[[Path], Sequence[Cell]],
+    measure: Callable[[Cell, Path], dict[str, Any]],
+    data: Path | None,
+    watch: Watch,
+) -> list[dict[str, Any]]:
+    """The cells with their numbers, one after the other; of an interrupted benchmark those before.
+
+    asked: the cells, or what orders them. It and `measure` are given the folder of `data` that keeps finished ones
+    (`place_of`).
+    """
     cells: list[dict[str, Any]] = []
     with watch.measuring(), tempfile.TemporaryDirectory(prefix="handloom-bench-") as scratch:
         folder = place_of(Path(scratch) if data is None else data, watch.quick)
-        asked = list(cells_of(size, chosen))
+        asked = asked(folder) if callable(asked) else asked
         watch.expect(len(asked))
         for cell in asked:
             watch.part(cell.name)
-            cells.append(asdict(cell) | _kept(cell, size, human, clips, folder))
+            cells.append(asdict(cell) | measure(cell, folder))
             watch.did()
-    results |= {"cells": cells, "curves": curves_of(cells), "differences": compared(cells)}
-    return describe("loop", results, goals_of(results["differences"], size.few), watch)
+    return cells
 
 
 def checked(

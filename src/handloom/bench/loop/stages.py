@@ -24,31 +24,29 @@ are widened for how many there are (Bonferroni).
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from handloom.api import Database
-from handloom.bench.kept import identity_of, kept, place_of, with_cpu_s
+from handloom.bench.kept import kept, with_cpu_s
 from handloom.bench.loop.compare import ALL, curves_of, differences_of
 from handloom.bench.loop.measure import (
     QUICK_LOOP,
     SCRATCH,
     Cell,
     LoopSize,
-    checked,
-    clips_of,
+    begun,
     control_settings,
     kept_cell,
+    measured_cells,
     values_of,
 )
 from handloom.bench.report import describe, goal
 from handloom.bench.watch import Watch
 from handloom.errors import ConfigError
 from handloom.io.folder import Folder
-from handloom.machine import installed
 from handloom.pipelines.ingest.robots import lerobot
 from handloom.pipelines.run.driver import RunParts
 from handloom.pipelines.run.run import run
@@ -56,7 +54,6 @@ from handloom.pipelines.sim.record import record
 from handloom.plural import plural
 from handloom.schemas.settings import RunConfig, TracksConfig, VideoConfig
 from handloom.sim.rendering import Camera
-from handloom.sim.world import require_simulator
 
 if TYPE_CHECKING:
     from handloom.train.arm4r.settings import Arm4rSettings
@@ -139,29 +136,20 @@ def bench_arm4r(
         ConfigError: an unknown variant; no clips of people; this machine cannot draw pictures.
         ModuleNotFoundError: the simulator or torch is not installed.
     """
-    require_simulator()
     size = QUICK if watch.quick else Size()
-    chosen = checked(variants, tuple(VARIANTS), NEED_CLIPS, human)
-    clips = None if human is None else identity_of(Database.open(human))
-    results: dict[str, Any] = {"size": asdict(size), "clips": clips_of(human)}
-    results |= {"versions": {name: installed(name) for name in ("metaworld", "mujoco", "torch")}}
-    cells: list[dict[str, Any]] = []
+    chosen, clips, results = begun(size, variants, tuple(VARIANTS), NEED_CLIPS, human)
     pretraining: dict[str, dict[str, Any]] = {}
-    with watch.measuring(), tempfile.TemporaryDirectory(prefix="handloom-bench-") as scratch:
-        folder = place_of(Path(scratch) if data is None else data, watch.quick)
-        asked = list(cells_of(size, chosen))
-        watch.expect(len(asked))
-        for cell in asked:
-            watch.part(cell.name)
-            how = VARIANTS[cell.variant]
-            found = {} if how.before is None else pretrained(how.before, cell.seed, size, human, clips, folder)
-            watch.take_signals()  # Ray, where the robot's videos were extracted, has replaced the handlers
-            if how.before is not None:
-                pretraining.setdefault(how.before, {})[str(cell.seed)] = found
-            settings = stage_3_of(cell, size, found.get("checkpoint", ""))
-            of = clips if how.needs_clips else None
-            cells.append(asdict(cell) | kept_cell(cell, size, settings, of, folder, CELLS))
-            watch.did()
+
+    def measure(cell: Cell, folder: Path) -> dict[str, Any]:
+        how = VARIANTS[cell.variant]
+        found = {} if how.before is None else pretrained(how.before, cell.seed, size, human, clips, folder)
+        watch.take_signals()  # Ray, where the robot's videos were extracted, has replaced the handlers
+        if how.before is not None:
+            pretraining.setdefault(how.before, {})[str(cell.seed)] = found
+        settings = stage_3_of(cell, size, found.get("checkpoint", ""))
+        return kept_cell(cell, size, settings, clips if how.needs_clips else None, folder, CELLS)
+
+    cells = measured_cells(list(cells_of(size, chosen)), measure, data, watch)
     results |= {PRETRAINING: told_of(pretraining), "cells": cells, "curves": curves_of(cells)}
     looks = len(size.seeds) * len(size.numbers)
     results["differences"] = {

@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 
 from handloom.bench.report import describe, goal
 from handloom.bench.segments.exact import Viewpoint
-from handloom.bench.vlmimic.finished import Key, can_run, folder_of, kept_segments, run_kept
+from handloom.bench.vlmimic.finished import Key, can_run, kept_segments, measured_episodes
 from handloom.bench.vlmimic.measure import MOST, SEED, Taught, scores_with_nothing
 from handloom.bench.vlmimic.tasks import TASKS
 from handloom.bench.watch import Watch
@@ -25,7 +25,7 @@ from handloom.errors import ConfigError
 from handloom.pipelines.sim.jobs import Jobs, Where, as_they_end
 from handloom.pipelines.skills.episodes import Job
 from handloom.pipelines.skills.run import versions
-from handloom.sim.tabletop.episodes import ROUNDS, Episode
+from handloom.sim.tabletop.episodes import ROUNDS
 from handloom.sim.tabletop.scene import Scene, Thing, box_distance
 from handloom.sim.world import require_simulator
 from handloom.skills.execution import read_execution
@@ -87,18 +87,18 @@ def bench_vlmimic_controls(data: Path | None, watch: Watch) -> dict[str, Any]:
     require_simulator()
     names = list(TASKS)[:2] if watch.quick else list(TASKS)
     episodes = QUICK_EPISODES if watch.quick else EPISODES
-    jobs: dict[Key, Job] = {}
-    found: dict[Key, Episode] = {}
-    with watch.measuring(), folder_of(data) as folder:
+
+    def jobs_of(folder: Path) -> dict[Key, Job]:
         skills = _skills(names, folder, watch)
+        jobs: dict[Key, Job] = {}
         for label, one in CHANGES.items():
             for name in names:
                 its = [skills[one.videos, name, draw] for draw in range(DRAWS)]
                 jobs |= _jobs(label, name, its, episodes)
-        watch.part("episodes")
-        run_kept(folder / "vlmimic_controls", jobs, found, watch)
-    keys = {label: [(label, name, n) for name in names for n in range(episodes)] for label in CHANGES}
-    whole = [label for label, its in keys.items() if jobs and all(key in found or key not in jobs for key in its)]
+        return jobs
+
+    ran = measured_episodes("vlmimic_controls", jobs_of, data, watch)
+    whole = ran.finished({label: [(label, name, n) for name in names for n in range(episodes)] for label in CHANGES})
     results = {
         "seed": SEED,
         "episodes": episodes,
@@ -107,12 +107,13 @@ def bench_vlmimic_controls(data: Path | None, watch: Watch) -> dict[str, Any]:
         "versions": versions(),
         "changes": {
             label: {
-                "all": scores_with_nothing([found.get(key) for key in keys[label]]),
+                "all": scores_with_nothing(of_all),
                 "by_task": {
-                    name: scores_with_nothing([found.get((label, name, n)) for n in range(episodes)]) for name in names
+                    name: scores_with_nothing(of_all[at * episodes : (at + 1) * episodes])
+                    for at, name in enumerate(names)
                 },
             }
-            for label in whole
+            for label, of_all in whole.items()
         },
     }
     return describe("vlmimic_controls", results, goals_of(results), watch)

@@ -20,7 +20,7 @@ import numpy as np
 from handloom.bench.report import describe, goal
 from handloom.bench.segments.clip import SequenceScorer, rendered
 from handloom.bench.segments.exact import exact_scene
-from handloom.bench.vlmimic.finished import Key, can_run, folder_of, kept_segments, run_kept
+from handloom.bench.vlmimic.finished import Key, can_run, kept_segments, measured_episodes
 from handloom.bench.vlmimic.measure import MOST, Taught, scores_with_nothing
 from handloom.bench.vlmimic.tasks import NOISE_PX, TASKS, Task, aside, segments_in
 from handloom.bench.watch import Watch
@@ -32,7 +32,7 @@ from handloom.pipelines.skills.episodes import Job
 from handloom.pipelines.skills.run import versions
 from handloom.schemas.settings import Settings
 from handloom.sim.tabletop.draw import HOWS, How
-from handloom.sim.tabletop.episodes import ROUNDS, Episode
+from handloom.sim.tabletop.episodes import ROUNDS
 from handloom.sim.world import require_simulator
 from handloom.skills.execution import Execution, read_execution
 from handloom.skills.learn import learn
@@ -68,26 +68,25 @@ def bench_vlmimic_extracted(data: Path | None, watch: Watch) -> dict[str, Any]:
     verbs = list(VERBS)[:1] if watch.quick else list(VERBS)
     episodes = QUICK_EPISODES if watch.quick else EPISODES
     cells: list[Cell] = [(verb, seen, how) for verb in verbs for seen in (EXTRACTED, EXACT) for how in HOWS]
-    jobs: dict[Key, Job] = {}
-    found: dict[Key, Episode] = {}
     skills: dict[tuple[str, str], list[Taught]] = {}
     clips: dict[str, dict[str, Execution]] = {}
-    with watch.measuring(), folder_of(data) as folder:
-        clips = _clips(verbs, QUICK_CLIPS if watch.quick else CLIPS, folder, watch)
+
+    def jobs_of(folder: Path) -> dict[Key, Job]:
+        clips.update(_clips(verbs, QUICK_CLIPS if watch.quick else CLIPS, folder, watch))
         for verb in verbs:
             for seen in (EXTRACTED, EXACT):
                 its = [one for name, one in clips[seen].items() if name.startswith(verb)]
                 skills[verb, seen] = taught_by_draws(verb, its, QUICK_DRAWS if watch.quick else DRAWS)
+        jobs: dict[Key, Job] = {}
         for verb, seen, how in cells:
             jobs |= _jobs((verb, seen, how), skills[verb, seen], episodes)
-        watch.part("episodes")
-        run_kept(folder / "vlmimic_extracted", jobs, found, watch)
-    keys = {cell: [(*cell, number) for number in range(episodes)] for cell in cells}
-    whole = [cell for cell, its in keys.items() if jobs and all(key in found or key not in jobs for key in its)]
+        return jobs
+
+    ran = measured_episodes("vlmimic_extracted", jobs_of, data, watch)
+    whole = ran.finished({cell: [(*cell, number) for number in range(episodes)] for cell in cells})
     results: dict[str, Any] = {"seed": SEED, "episodes": episodes, "versions": versions(), "verbs": {}}
-    for verb, seen, how in whole:
+    for (verb, seen, how), episodes_of in whole.items():
         told = results["verbs"].setdefault(verb, {}).setdefault(seen, _told_of(verb, seen, skills, clips))
-        episodes_of = [found.get(key) for key in keys[verb, seen, how]]
         far = [one.error_m for one in episodes_of if one is not None and np.isfinite(one.error_m)]
         middle = round(float(np.median(far)), 4) if far else None
         told[how] = scores_with_nothing(episodes_of) | {"off_m_median": middle}

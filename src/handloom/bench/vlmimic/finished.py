@@ -3,8 +3,9 @@ was seen of demonstrations, and episodes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -50,6 +51,36 @@ def can_run(job: Job) -> bool:
     except ConfigError:
         return False
     return True
+
+
+@dataclass
+class Ran:
+    """The episodes of a benchmark. jobs: those that can be run; empty if it was interrupted before all were known."""
+
+    jobs: Mapping[Key, Job] = field(default_factory=dict)
+    found: dict[Key, Episode] = field(default_factory=dict)
+
+    def finished(self, cells: Mapping[Any, Sequence[Key]]) -> dict[Any, list[Episode | None]]:
+        """The episodes of those cells of which none is missing; None: of an episode that cannot be run."""
+        return {
+            cell: [self.found.get(key) for key in keys]
+            for cell, keys in cells.items()
+            if self.jobs and all(key in self.found or key not in self.jobs for key in keys)
+        }
+
+
+def measured_episodes(name: str, jobs_of: Callable[[Path], Mapping[Key, Job]], data: Path | None, watch: Watch) -> Ran:
+    """Run a benchmark's episodes on all cores; what has ended, if it is interrupted.
+
+    jobs_of: makes the jobs, given the folder that keeps what is seen and done for the next time. data: this folder;
+    None: nothing is kept.
+    """
+    ran = Ran()
+    with watch.measuring(), folder_of(data) as folder:
+        ran.jobs = jobs_of(folder)
+        watch.part("episodes")
+        run_kept(folder / name, ran.jobs, ran.found, watch)
+    return ran
 
 
 def run_kept(folder: Path, jobs: Mapping[Key, Job], into: dict[Key, Episode], watch: Watch) -> None:

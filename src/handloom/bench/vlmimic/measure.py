@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from handloom.bench.report import describe, goal
-from handloom.bench.vlmimic.finished import Key, can_run, folder_of, kept_segments, run_kept
+from handloom.bench.vlmimic.finished import Key, can_run, kept_segments, measured_episodes
 from handloom.bench.vlmimic.tasks import TASKS
 from handloom.bench.watch import Watch
 from handloom.errors import ConfigError
@@ -65,14 +65,15 @@ def bench_vlmimic(data: Path | None, watch: Watch) -> dict[str, Any]:
     require_simulator()
     names = list(TASKS)[:2] if watch.quick else list(TASKS)
     episodes = QUICK_EPISODES if watch.quick else EPISODES
-    jobs: dict[Key, Job] = {}
-    found: dict[Key, Episode] = {}
-    with watch.measuring(), folder_of(data) as folder:
+
+    def jobs_of(folder: Path) -> dict[Key, Job]:
         videos = _videos(names, folder, watch)
+        jobs: dict[Key, Job] = {}
         for cell in cells_of(names):
             jobs |= _jobs(cell, taught(cell[-1], videos[cell[-1]], cell[0]), episodes)
-        watch.part("episodes")
-        run_kept(folder / "vlmimic", jobs, found, watch)
+        return jobs
+
+    ran = measured_episodes("vlmimic", jobs_of, data, watch)
     results: dict[str, Any] = {
         "seed": SEED,
         "episodes": episodes,
@@ -80,10 +81,9 @@ def bench_vlmimic(data: Path | None, watch: Watch) -> dict[str, Any]:
         "tasks": {name: TASKS[name].words for name in names},
         "versions": {name: installed(name) for name in ("mujoco", "robosuite")},
     }
-    keys = {cell: [(*cell, number) for number in range(episodes)] for cell in cells_of(names)}
-    whole = {cell: its for cell, its in keys.items() if jobs and all(key in found or key not in jobs for key in its)}
+    whole = ran.finished({cell: [(*cell, number) for number in range(episodes)] for cell in cells_of(names)})
     if whole:
-        results["videos"] = results_of({cell: [found.get(key) for key in its] for cell, its in whole.items()})
+        results["videos"] = results_of(whole)
     return describe("vlmimic", results, goals_of(results), watch)
 
 
