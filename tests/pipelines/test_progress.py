@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -14,9 +15,11 @@ from handloom.pipelines.run.run import RunSummary
 from handloom.pipelines.train.progress import announce as announce_training
 from handloom.pipelines.train.progress import text_of
 from handloom.pipelines.train.train import TrainSummary, train_text
+from handloom.store.runs.runs import RunProgress
 from handloom.workers.ledger import Progress
 
 NOTHING = Progress(0, 0, 0, {})
+STEPS = [(second, min(second, 10) + max(0, second - 10) // 10) for second in range(131)]
 
 
 def summary(**values) -> RunSummary:
@@ -84,12 +87,30 @@ def test_rows_that_get_columns_are_told_from_new_clips():
     )
 
 
-def test_quiet_says_nothing():
-    out = io.StringIO()
+def test_quiet_prints_nothing_and_tells_the_record():
+    out, told = io.StringIO(), []
     announce(6, None, quiet=True, out=out)
-    with ProgressLine(6, lambda: NOTHING, out, quiet=True):
-        pass
+    with ProgressLine(6, lambda: Progress(1, 1, 30, {}), out, quiet=True, tell=told.append):
+        while not told:
+            time.sleep(0.02)
     assert out.getvalue() == ""
+    assert (told[0].rows, told[0].rejects, told[0].frames, told[0].clips_per_s) == (1, 1, 30, None)
+
+
+def test_the_record_has_the_rates_of_the_last_minute():
+    """Ten clips in the first ten seconds, then one every ten seconds: 0.1 clips/s at last, whatever was before."""
+    line = ProgressLine(100, lambda: NOTHING, io.StringIO())
+    assert line.record(Progress(0, 0, 0, {}, stages={"load": (2, 3.0)})).stages == {"load": (2, 3.0)}
+    line._working_from, line._first = time.monotonic() - 100, NOTHING
+    told = [line.record(Progress(done, 0, 30 * done, {}), now=float(second)) for second, done in STEPS]
+    assert [(one.clips_per_s, one.frames_per_s) for one in told[:1]] == [(None, None)], "nothing has ended"
+    assert told[10].clips_per_s == pytest.approx(1.0)
+    assert (told[-1].clips_per_s, told[-1].frames_per_s) == (pytest.approx(0.1, abs=0.005), pytest.approx(3, abs=0.15))
+    assert told[-1].left_s == pytest.approx(100 * 78 / 22, rel=0.01), "at the mean rate since the beginning"
+    still = line.record(Progress(22, 0, 660, {}), now=300.0)
+    assert still.clips_per_s == pytest.approx(0.0, abs=0.02)
+    assert RunProgress.from_json(told[-1].to_json()) == replace(told[-1], stages={})
+    assert RunProgress.from_json('{"total": 4, "later": 1}') == RunProgress(4)
 
 
 @pytest.mark.parametrize(

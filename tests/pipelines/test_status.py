@@ -1,6 +1,8 @@
 """What `handloom status` reports of a run that has not ended."""
 
 import os
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from support.rows import RUN_KEY, make_clip, make_row
 
@@ -9,9 +11,11 @@ from handloom.pipelines.status.status import status, status_text
 from handloom.schemas.tables.arrow import clips_schema
 from handloom.store.clips.clip_list import add_clips
 from handloom.store.clips.commit import Committer
+from handloom.store.clips.judgements import Judgement, judge
 from handloom.store.fragments import write_fragment
 from handloom.store.runs.holder import Holder, this_process
-from handloom.store.runs.lease import leased
+from handloom.store.runs.lease import leased, run_state
+from handloom.store.runs.runs import RunProgress, end_run, list_runs
 
 SCHEMA = clips_schema(4)
 
@@ -40,6 +44,50 @@ def test_a_run_lives_or_has_died(tmp_path):
     ):
         db.table("runs").update({"holder": f"'{gone.to_json()}'" if gone else "NULL"})
         assert f": {word}" in last_line(db)
+
+
+def test_a_run_says_how_far_it_is_with_its_heartbeat(tmp_path):
+    """While it works, and after it was killed; a run that has ended says what it did instead."""
+    db = Database.open(tmp_path, create=True)
+    told = RunProgress(9, "clips", 3, 1, 120, 0.5, 15.0, 10.4, {"tracks": (2, 7.2), "load": (1, 1.0)})
+    with leased(db, RUN_KEY, settings={}, resources={}, versions={}) as lease:
+        assert status(db)["last_run"]["progress"] is None
+        lease.tell(told)
+        lease.check()
+        progress = status(db)["last_run"]["progress"]
+        assert (progress["rows"], progress["total"], progress["clips_per_s"]) == (3, 9, 0.5)
+        (line,) = [line for line in status_text(status(db)).splitlines() if " of 9 clips done" in line]
+        assert line == (
+            "  4 of 9 clips done (1 rejected), 0.5 clips/s and 15.0 frames/s in the last minute, about 10 s left; "
+            "at work: tracks (2 workers, 7 s), loading models (1 s)"
+        )
+        run = list_runs(db)[-1]
+        assert run_state(run, run.heartbeat_at) == "running"
+        assert run_state(run, run.heartbeat_at + timedelta(seconds=90)) == "silent"
+        holder = Holder.from_json(lease.run.holder)
+        dead = Holder(holder.host, holder.pid, holder.user, holder.machine, 1).to_json()
+        assert run_state(replace(run, holder=dead), run.heartbeat_at) == "gone"
+        db.table("runs").update({"holder": f"'{dead}'"})
+        assert [line for line in status_text(status(db)).splitlines() if " of 9 clips done" in line] == [
+            "  4 of 9 clips done (1 rejected)"
+        ]
+        end_run(db, lease.run, "done", num_clips=0, num_rejects=0, num_frames=0, stage_s={})
+    assert status(db)["last_run"]["progress"] is None
+    assert run_state(list_runs(db)[-1], datetime.now(UTC)) == "done"
+
+
+def test_judgements_are_counted_with_those_whose_row_is_gone(tmp_path):
+    db = Database.open(tmp_path, create=True)
+    assert status(db)["judgements"] == {"good": 0, "bad": 0, "without_row": 0}
+    assert "judged" not in status_text(status(db))
+    clips = [make_clip(n) for n in range(4)]
+    Committer(db, RUN_KEY, SCHEMA).commit([write_fragment(db.uri, [make_row(clip) for clip in clips], SCHEMA)])
+    judge(db, [Judgement(clip.clip_id, "bad" if n == 1 else "good") for n, clip in enumerate(clips[:3])])
+    assert status(db)["judgements"] == {"good": 2, "bad": 1, "without_row": 0}
+    assert "  judged           3   good 2, bad 1" in status_text(status(db)).splitlines()
+    db.table("clips").delete(f"clip_id = '{clips[0].clip_id}'")
+    assert status(db)["judgements"] == {"good": 2, "bad": 1, "without_row": 1}
+    assert "good 2, bad 1; 1 clip has no row now" in status_text(status(db))
 
 
 def test_what_is_known_of_lenses_paths_and_metres_is_counted(tmp_path):

@@ -1,5 +1,7 @@
 """The dataset page and judging, through the server: what is counted, ranked, projected, written and refused."""
 
+import json
+
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
@@ -12,7 +14,7 @@ from handloom.store.clips.clip_list import add_clips, pending_clips
 from handloom.store.clips.commit import Committer
 from handloom.store.fragments import write_fragment
 from handloom.store.runs.lease import leased
-from handloom.store.runs.runs import end_run, list_runs
+from handloom.store.runs.runs import RunProgress, end_run, list_runs
 from handloom.web.app import make_app
 from handloom.web.dataset import principal_plane, within
 from handloom.web.gallery import Gallery
@@ -64,11 +66,23 @@ def test_everything_is_counted(ask):
 
 
 def test_a_run_that_works_is_shown_while_it_works(ask, db):
-    with leased(db, RUN_KEY, settings={}, resources={}, versions={}):
+    with leased(db, RUN_KEY, settings={}, resources={}, versions={}) as lease:
+        lease.tell(RunProgress(NUM, rows=3, frames=90, clips_per_s=0.5, stages={"tracks": (1, 4.0)}))
+        lease.check()
         told = ask.get("/api/dataset").json()
-    assert told["running"]
-    assert told["runs"][0]["run_id"] == list_runs(db)[-1].run_id
-    assert told["runs"][0]["running"]
+        assert told["running"]
+        (run,) = told["runs"]
+        assert (run["run_id"], run["state"], run["running"]) == (list_runs(db)[-1].run_id, "running", True)
+        assert (run["progress"]["rows"], run["progress"]["at_work"]) == (3, "tracks (4 s)")
+        assert 0 <= run["silent_s"] < 30
+        dead = json.loads(lease.run.holder) | {"process_start": 1}
+        db.table("runs").update({"holder": f"'{json.dumps(dead)}'"})
+        told = ask.get("/api/dataset").json()
+        assert (told["runs"][0]["state"], told["running"]) == ("gone", False)
+        assert told["runs"][0]["progress"]["total"] == NUM
+        end_run(db, lease.run, "done", num_clips=0, num_rejects=0, num_frames=0, stage_s={})
+    (run,) = ask.get("/api/dataset").json()["runs"]
+    assert (run["state"], run["progress"], run["silent_s"]) == ("done", None, None)
 
 
 def test_outliers_are_the_known_values_in_order(ask):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from handloom.errors import ConfigError
+from handloom.pipelines.status.runs import run_json
 from handloom.pipelines.status.status import status
 from handloom.schemas.tables.arrow import QUALITY_FIELDS
 from handloom.schemas.tables.embeddings import embedding_columns, no_embedding
 from handloom.store.filters import in_list
 from handloom.store.location import lance_errors
-from handloom.store.runs.holder import Holder
-from handloom.store.runs.lease import living_runs
+from handloom.store.runs.lease import run_state
 from handloom.store.runs.runs import Run, list_runs
 from handloom.store.search.copies import stored_rows
 from handloom.web.answers import asked_version, blocking, json_answer, whole_number
@@ -36,7 +36,7 @@ MOST_LASSO = 4000
 KEPT_OF_STATUS = (
     *("clip_list", "clips", "rejects", "pending", "outdated", "frames", "hours", "clips_of_people", "clips_of_robots"),
     *("clips_with_left_hand", "clips_with_right_hand", "clips_by_world_scale", "clips_by_camera_source"),
-    *("clips_by_metric_trust", "indexes", "duplicates"),
+    *("clips_by_metric_trust", "indexes", "duplicates", "judgements"),
 )
 
 
@@ -80,8 +80,8 @@ def told(gallery: Gallery) -> dict[str, Any]:
     catalogue = gallery.catalogue()
     counted = gallery.short("dataset", lambda: status(gallery.db), COUNTED_EVERY_S)
     known = gallery.known()
-    runs = list_runs(gallery.db)
-    living = {run.run_id for run in living_runs(gallery.db)}
+    now = datetime.now(UTC)
+    runs = [run_told(run, now) for run in list_runs(gallery.db)[::-1][:MOST_RUNS]]
     return {
         "version": catalogue.version,
         "counts": {name: counted[name] for name in KEPT_OF_STATUS},
@@ -94,8 +94,8 @@ def told(gallery: Gallery) -> dict[str, Any]:
             {"name": name, "unit": unit_of(name), "about": QUALITY_FIELDS.get(name, ""), **found}
             for name, found in catalogue.histograms({}).items()
         ],
-        "runs": [run_told(run, run.run_id in living) for run in runs[::-1][:MOST_RUNS]],
-        "running": any(run.run_id in living for run in runs),
+        "runs": runs,
+        "running": any(run["running"] for run in runs),
     }
 
 
@@ -125,26 +125,17 @@ def stages(gallery: Gallery) -> list[dict[str, Any]]:
     ]
 
 
-def run_told(run: Run, living: bool) -> dict[str, Any]:
-    """A run for the page. frames_per_s: None for a run that decoded nothing, or that has not ended."""
-    holder = None if run.holder is None else Holder.from_json(run.holder)
-    seconds = json.loads(run.stage_s) if run.stage_s else {}
-    return {
-        "run_id": run.run_id,
-        "run_key": run.run_key,
-        "started_at": run.started_at.isoformat(),
+def run_told(run: Run, now: datetime) -> dict[str, Any]:
+    """A run for the page: `run_json` with its state (`run_state`), and the seconds since it gave a sign (silent_s)."""
+    told, state = run_json(run), run_state(run, now)
+    sign = run.heartbeat_at or run.started_at
+    return told | {
         "ended_at": None if run.ended_at is None else run.ended_at.isoformat(),
-        "heartbeat_at": None if run.heartbeat_at is None else run.heartbeat_at.isoformat(),
-        "exit": run.exit,
-        "running": living,
-        "clips": run.num_clips,
-        "rejects": run.num_rejects,
-        "frames": run.num_frames,
-        "wall_s": run.wall_s,
-        "frames_per_s": run.num_frames / run.wall_s if run.num_frames and run.wall_s else None,
-        "host": None if holder is None else holder.host,
-        "where": None if holder is None else holder.where,
-        "stage_s": dict(sorted(seconds.items(), key=lambda item: -item[1])),
+        "state": state,
+        "running": state == "running",
+        "silent_s": None if run.exit is not None else max(0.0, (now - sign).total_seconds()),
+        "of_stages": run.stage_keys is not None,
+        "stage_s": dict(sorted(told["stage_s"].items(), key=lambda item: -item[1])),
     }
 
 

@@ -76,7 +76,8 @@ MAX_HANGS = 2
 class Progress:
     """Counts since the run began; `working` maps a worker's process id to its current clip.
 
-    idle_s: seconds since any worker was busy; 0 while one is.
+    idle_s: seconds since any worker was busy; 0 while one is. stages: {stage: (workers that compute it now, seconds
+    since the first of them began it)}.
     """
 
     num_rows: int
@@ -84,6 +85,7 @@ class Progress:
     num_frames: int
     working: dict[int, str]
     idle_s: float = 0.0
+    stages: dict[str, tuple[int, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -369,9 +371,14 @@ class Ledger:
 
     def progress(self) -> Progress:
         working = {pid: clip_id for pid, (clip_id, _) in self._working.items()}
-        idle_s = 0.0 if self._doing else time.monotonic() - self._last_word
+        now = time.monotonic()
+        idle_s = 0.0 if self._doing else now - self._last_word
+        stages: dict[str, tuple[int, float]] = {}
+        for doing, _, began in self._doing.values():
+            workers, longest_s = stages.get(doing.stage, (0, 0.0))
+            stages[doing.stage] = (workers + 1, max(longest_s, now - began))
         rows, rejects, frames = self._counts
-        return Progress(rows, rejects, frames, working, idle_s)
+        return Progress(rows, rejects, frames, working, idle_s, stages)
 
 
 def start_ledger(name: str | None = None) -> ray.actor.ActorHandle:

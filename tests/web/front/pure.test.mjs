@@ -20,8 +20,8 @@ globalThis.window = {
 };
 
 const js = new URL("../../../src/handloom/web/static/js/", import.meta.url);
-const [router, virtual, hits, filters, api, keys, states, card, curves, path] = await Promise.all(
-  ["router", "virtual", "hits", "filters", "api", "keys", "states", "card", "curves", "path"].map((name) => import(new URL(`${name}.js`, js))),
+const [router, virtual, hits, filters, api, keys, states, card, curves, path, runs] = await Promise.all(
+  ["router", "virtual", "hits", "filters", "api", "keys", "states", "card", "curves", "path", "runs"].map((name) => import(new URL(`${name}.js`, js))),
 );
 
 beforeEach(() => {
@@ -324,6 +324,19 @@ test("a judgement made on this page is newer than what a list holds", async () =
   assert.equal(judge.flagOf(hit), "bad");
   judge.judged.value = { a: null };
   assert.equal(judge.flagOf(hit), null);
+});
+
+test("a run says how far it is, and only the newest one has stopped", () => {
+  const told = { total: 40, units: "clips", rows: 11, rejects: 1, frames: 900, clips_per_s: 0.25, frames_per_s: 31.24, left_s: 130, at_work: "tracks (4 s)" };
+  assert.deepEqual(runs.factsOf(told), ["12 of 40 clips done, 1 rejected", "15 clips a minute, 31.2 frames/s over the last minute", "about 2:10 left", "at work: tracks (4 s)"]);
+  const begun = { ...told, rows: 0, rejects: 0, frames: 0, clips_per_s: null, frames_per_s: null, left_s: null, at_work: "" };
+  assert.deepEqual(runs.factsOf(begun), ["0 of 40 clips done", "workers start and load their models"]);
+  assert.deepEqual(runs.factsOf({ ...begun, total: 1, units: "rows", rows: 1, clips_per_s: 8, left_s: 0 }), ["1 of 1 row done", "8 rows/s over the last minute", "the last rows are committed"]);
+  const run = (state, of_stages = true) => ({ run_id: state, state, of_stages });
+  assert.equal(runs.stoppedRun({ runs: [] }), null);
+  assert.equal(runs.stoppedRun({ runs: [run("done"), run("gone")] }), null, "what came later has ended");
+  assert.equal(runs.stoppedRun({ runs: [run("gone", false)] }), null, "no run: it kept runs away");
+  for (const state of ["gone", "silent"]) assert.equal(runs.stoppedRun({ runs: [run(state), run("done")] }).run_id, state);
 });
 
 test("an action lies over the state of its name, and no number is lost or shown twice", () => {

@@ -34,6 +34,7 @@ from handloom.pipelines.run.upkeep import Upkeep
 from handloom.pipelines.run.verdicts import Verdicts
 from handloom.schemas.clip import Clip
 from handloom.stages.pools.groups import WIDE, sent_bytes_per_s
+from handloom.store.runs.runs import RunProgress
 from handloom.workers.ledger import Progress, start_ledger
 from handloom.workers.probe import Trial
 from handloom.workers.setup import WorkerSetup
@@ -56,7 +57,8 @@ class RunParts:
 
 @dataclass
 class Job:
-    """What the driver holds while its workers work. fail: records that the run has failed."""
+    """What the driver holds while its workers work. fail: records that the run has failed. tell: how far it
+    is, for its record."""
 
     setup: WorkerSetup
     pending: Pending
@@ -66,6 +68,7 @@ class Job:
     fail: Callable[[], None]
     parts: RunParts
     known_s: Mapping[str, float]  # seconds a clip of stages, by earlier runs
+    tell: Callable[[RunProgress], None]
     num_lost_pools: int = 0
 
     def another_pool(self, error: ray.exceptions.RayError) -> bool:
@@ -109,7 +112,7 @@ def compute(todo: Todo, job: Job, interrupts: Interrupts, ray_address, quiet, wa
 
         try:
             scaler = PoolScaler(setup.resources, setup.db_uri, ledger, groups=setup.groups, known_s=job.known_s)
-            with ProgressLine(len(clips), progress, quiet=quiet, num_rows=len(todo.targets)), scaler:
+            with ProgressLine(len(clips), progress, quiet=quiet, num_rows=len(todo.targets), tell=job.tell), scaler:
                 batch_clips = {name: stage.batch_clips for name, stage in setup.settings.stages.items()}
                 rounds = Rounds(clips, todo.targets, todo.columns.fragment_of, batch_clips)
                 nodes = job.parts.nodes(_trial(clips, setup), scaler.fits)

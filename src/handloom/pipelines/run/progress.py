@@ -1,10 +1,11 @@
-"""The progress of a run, on stderr: a bar on a terminal, a line now and then elsewhere."""
+"""The progress of a run: a bar on a terminal, a line now and then elsewhere, and what its record in `runs` says."""
 
 from __future__ import annotations
 
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TextIO
@@ -12,11 +13,13 @@ from typing import TextIO
 import ray
 
 from handloom.plural import plural
+from handloom.store.runs.runs import RunProgress
 from handloom.workers.ledger import Progress
 
 POLL_S = 0.5
 LINES_AT_S, LINE_EVERY_S = (3.0, 8.0, 15.0, 30.0), 30.0  # a run of six clips takes 20 s, one of a thousand hours days
 SHOWN_CLIPS = 2
+RATE_S, SAMPLE_S, LEAST_S = 60.0, 2.0, 0.5  # rates of the record: over a minute, from looks two seconds apart
 
 
 def announce(
@@ -38,16 +41,17 @@ def announce(
             told = f"{new}, and {plural(num_rows, 'row')} that get columns of these stages: {listed}"
             print(told if num_rows != 1 else told.replace("that get", "that gets"), file=out or sys.stderr, flush=True)
         doing = f"joining the cluster {ray_address}" if ray_address else "starting Ray"
-        print(f"0 of {num_clips} {_units(num_clips, num_rows)} done: {doing}", file=out or sys.stderr, flush=True)
+        print(f"0 of {num_clips} {units_of(num_clips, num_rows)} done: {doing}", file=out or sys.stderr, flush=True)
 
 
-def _units(total: int, num_rows: int) -> str:
+def units_of(total: int, num_rows: int) -> str:
     """What is counted: clips, or rows where every clip has one."""
     return "rows" if num_rows and num_rows == total else "clips"
 
 
 class ProgressLine:
-    """Polls `read` in a thread and shows clips, rejects, the rate and the time left. Use as a context manager."""
+    """Polls `read` in a thread, shows clips, rejects, the rate and the time left, and hands them to `tell`. Use as a
+    context manager."""
 
     def __init__(
         self,
@@ -56,35 +60,35 @@ class ProgressLine:
         out: TextIO | None = None,
         quiet: bool = False,
         num_rows: int = 0,
+        tell: Callable[[RunProgress], None] = lambda progress: None,
     ) -> None:
-        """num_rows: how many of the `total` clips have a row, which gets new columns."""
-        self._total, self._units = total, _units(total, num_rows)
-        self._read = read
+        """num_rows: how many of the `total` clips have a row, which gets new columns. tell: is called at every look."""
+        self._total, self._units = total, units_of(total, num_rows)
+        self._read, self._tell = read, tell
         self._out = out or sys.stderr
         self._quiet = quiet
         self._started = time.monotonic()
         self._working_from: float | None = None  # when the first clip was begun: its models are loaded by then
         self._first = self._last = Progress(0, 0, 0, {})  # first: what was done when the first look found work
+        self._samples: deque[tuple[float, Progress]] = deque()  # of the last minute, the oldest first
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._bar = None
 
     def __enter__(self) -> ProgressLine:
-        if not self._quiet:
-            if self._out.isatty():
-                from tqdm import tqdm
+        if not self._quiet and self._out.isatty():
+            from tqdm import tqdm
 
-                form = f"{{l_bar}}{{bar}}| {{n_fmt}}/{{total_fmt}} {self._units} [{{elapsed}}{{postfix}}]"
-                self._bar = tqdm(total=self._total, file=self._out, bar_format=form, mininterval=0.2)
-            self._thread.start()
+            form = f"{{l_bar}}{{bar}}| {{n_fmt}}/{{total_fmt}} {self._units} [{{elapsed}}{{postfix}}]"
+            self._bar = tqdm(total=self._total, file=self._out, bar_format=form, mininterval=0.2)
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.join()
         if self._bar is not None:
             if (progress := self._look()) is not None:
                 self._show(progress)  # the last clips ended after the last look
@@ -92,23 +96,55 @@ class ProgressLine:
 
     def text(self, progress: Progress) -> str:
         """`12 of 40 clips done (1 rejected), 31.2 frames/s, about 58 s left; working on CLIP, CLIP and 2 more`"""
-        finished = progress.num_rows + progress.num_rejects
+        finished = _finished(progress)
         rejects = f" ({progress.num_rejects} rejected)" if progress.num_rejects else ""
         return f"{finished} of {self._total} {self._units} done{rejects}{', '.join(['', *self._facts(progress)])}"
 
     def _facts(self, progress: Progress) -> list[str]:
         """Rate and time left, once they are known, and what is being done now."""
-        finished = progress.num_rows + progress.num_rejects
+        finished = _finished(progress)
         if finished >= self._total:
             return ["the last rows are committed"]
         if self._working_from is None:
             return [f"workers start and load their models ({time.monotonic() - self._started:.0f} s)"]
         spent, facts = time.monotonic() - self._working_from, []
-        since = finished - self._first.num_rows - self._first.num_rejects
-        if progress.num_rows > self._first.num_rows and spent > 0:
+        left_s = self._left_s(progress)
+        if left_s is not None:
             facts.append(_rate(progress, self._first, spent))
-            facts.append(f"about {spent / since * (self._total - finished):.0f} s left")
+            facts.append(f"about {left_s:.0f} s left")
         return [*facts, *_working_on(progress)]
+
+    def _left_s(self, progress: Progress) -> float | None:
+        """At the mean rate since the first look; None before the first row since."""
+        if self._working_from is None or progress.num_rows <= self._first.num_rows:
+            return None
+        spent, finished = time.monotonic() - self._working_from, _finished(progress)
+        return spent / (finished - _finished(self._first)) * (self._total - finished) if spent > 0 else None
+
+    def record(self, progress: Progress, now: float | None = None) -> RunProgress:
+        """The same for the run's record, with the rates of the last minute. now: of `time.monotonic`."""
+        now = time.monotonic() if now is None else now
+        clips_per_s = frames_per_s = None
+        if self._working_from is not None:
+            if not self._samples or now - self._samples[-1][0] >= SAMPLE_S:
+                self._samples.append((now, progress))
+            while len(self._samples) > 2 and now - self._samples[1][0] >= RATE_S:
+                self._samples.popleft()
+            since, first = self._samples[0]
+            if now - since >= LEAST_S and _finished(progress) > _finished(self._first):
+                clips_per_s = (_finished(progress) - _finished(first)) / (now - since)
+                frames_per_s = (progress.num_frames - first.num_frames) / (now - since)
+        return RunProgress(
+            self._total,
+            self._units,
+            progress.num_rows,
+            progress.num_rejects,
+            progress.num_frames,
+            clips_per_s,
+            frames_per_s,
+            self._left_s(progress),
+            progress.stages,
+        )
 
     def _watch(self) -> None:
         waits = [self._started + at for at in LINES_AT_S]
@@ -119,6 +155,7 @@ class ProgressLine:
             begins = self._working_from is None and bool(progress.working or progress.num_rows or progress.num_rejects)
             if begins:
                 self._working_from, self._first = time.monotonic(), progress
+            self._tell(self.record(progress))
             if self._bar is not None or begins or time.monotonic() >= waits[0]:
                 self._show(progress)
             now = time.monotonic()
@@ -135,12 +172,18 @@ class ProgressLine:
             return None
 
     def _show(self, progress: Progress) -> None:
+        if self._quiet:
+            return
         if self._bar is None:
             print(self.text(progress), file=self._out, flush=True)
             return
-        self._bar.n = progress.num_rows + progress.num_rejects
+        self._bar.n = _finished(progress)
         rejects = [f"{progress.num_rejects} rejected"] if progress.num_rejects else []
         self._bar.set_postfix_str(", ".join([*rejects, *self._facts(progress)]))
+
+
+def _finished(progress: Progress) -> int:
+    return progress.num_rows + progress.num_rejects
 
 
 def _rate(progress: Progress, first: Progress, spent_s: float) -> str:

@@ -18,7 +18,7 @@ from handloom.pipelines.run.changed_videos import renew_changed_videos
 from handloom.pipelines.run.driver import Job, RunParts, compute
 from handloom.pipelines.run.interrupts import Interrupts
 from handloom.pipelines.run.pending import CommitTally, Pending
-from handloom.pipelines.run.progress import announce
+from handloom.pipelines.run.progress import announce, units_of
 from handloom.pipelines.run.rounds import lost
 from handloom.pipelines.run.todo.plan import Todo, asked_of, plan_work
 from handloom.pipelines.run.todo.recompute import keeps
@@ -33,7 +33,7 @@ from handloom.store.clips.commit import unfinished
 from handloom.store.clips.copied_values import store_digests
 from handloom.store.clips.segments import bring_segments
 from handloom.store.runs.lease import leased
-from handloom.store.runs.runs import end_run, list_runs, settings_to_go_on, stage_seconds
+from handloom.store.runs.runs import RunProgress, end_run, list_runs, settings_to_go_on, stage_seconds
 from handloom.store.stages.staged import remove_leftovers
 from handloom.workers.setup import WorkerSetup
 
@@ -156,11 +156,12 @@ def run(
                 setup = _setup(db, config, versions, source_options, lease.run.run_id)
                 setup = replace(setup, idle=todo.idle(asked.graph, settings.stages), wanted=todo.wanted)
                 announce(len(todo.clips), ray_address, quiet, todo.rows, len(todo.targets))
+                lease.tell(RunProgress(len(todo.clips), units_of(len(todo.clips), len(todo.targets))))
                 with LastWords(db.uri, len(todo.clips)) as last_words:
                     fail = partial(_end, db, lease.run, "failed", tally)
                     known_s = stage_seconds(list_runs(db), asked.keys) if len(setup.groups) > 1 else {}
                     upkeep = Upkeep(db, config.resources, interrupts, lease.check)
-                    job = Job(setup, pending, upkeep, tally, last_words, fail, parts or RunParts(), known_s)
+                    job = Job(setup, pending, upkeep, tally, last_words, fail, parts or RunParts(), known_s, lease.tell)
                     compute(todo, job, interrupts, ray_address, quiet, watch or (lambda _: None))
                 _check_all_ended(db, [clip.clip_id for clip in todo.clips])
                 pending.check_end()

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from handloom.api import Database
 from handloom.pipelines.index import duplicate_lines, duplicates_json, index_counts, index_lines
+from handloom.pipelines.status.runs import run_json, run_lines
 from handloom.pipelines.status.totals import (
     TRUSTED,
     lenses,
@@ -23,6 +24,7 @@ from handloom.pipelines.status.totals import (
     with_default_lens,
 )
 from handloom.plural import plural
+from handloom.schemas.tables.arrow import VERDICTS
 from handloom.schemas.tables.duplicates import STAGE as DUPLICATES
 from handloom.schemas.tables.reject import REASONS
 from handloom.schemas.tables.robot import PEOPLE
@@ -32,7 +34,6 @@ from handloom.store.clips.commit import done_ids, num_pending
 from handloom.store.embodiment import robot_datasets
 from handloom.store.episodes import read_episodes
 from handloom.store.filters import stages_of
-from handloom.store.runs.holder import Holder
 from handloom.store.runs.runs import latest_run, newest_of_stages
 from handloom.store.stages.rejects import count_rejects, example_rejects
 from handloom.store.stages.row_keys import Spread, key_spread, mixed
@@ -146,8 +147,20 @@ def status(db: Database) -> dict[str, Any]:
             }
             for (stage, reason), count in count_rejects(db, keys).items()
         ],
-        "last_run": _run(run) if run else None,
+        "judgements": _judgements(db),
+        "last_run": run_json(run) if run else None,
     }
+
+
+def _judgements(db: Database) -> dict[str, int]:
+    """How many clips people found good and bad, and how many of these have no row any more."""
+    rows = db.read("judgements", ["clip_id", "verdict"])
+    if not rows.num_rows:
+        return {**dict.fromkeys(VERDICTS, 0), "without_row": 0}
+    there = db.clips(["clip_id"]).column("clip_id") if db.table("clips") is not None else pa.array([], pa.string())
+    without = pc.invert(pc.is_in(rows.column("clip_id"), value_set=pa.array(there.to_pylist(), pa.string())))
+    verdicts = Counter(rows.column("verdict").to_pylist())
+    return {**{verdict: verdicts[verdict] for verdict in VERDICTS}, "without_row": pc.sum(without).as_py()}
 
 
 def status_text(values: dict[str, Any]) -> str:
@@ -167,18 +180,12 @@ def status_text(values: dict[str, Any]) -> str:
         f"of arbitrary scale in {scales['arbitrary']}, none in {scales['none']}",
         *_lens_lines(values),
         *_metre_lines(values),
+        *_judgement_lines(values["judgements"], values["db"]),
         *index_lines(values["indexes"], values["db"]),
         *duplicate_lines(values["duplicates"], values["db"]),
     ]
     run = values["last_run"]
-    if run:
-        lines.append(f"last run {run['run_id']}, begun {run['started_at']}: {_state(run)}")
-    if run and run["wall_s"]:
-        lines += _speed_lines(run)
-    for stage, counts in (run or {}).get("stage_counts", {}).items():
-        lines.append(f"  {stage} counted: {', '.join(f'{name} {num:,.12g}' for name, num in counts.items())}")
-    if run:
-        lines += [f"  left node {host}: {why}" for host, why in run["left_nodes"].items()]
+    lines += [] if run is None else run_lines(run)
     if values["pending"] and not (run and run["exit"] is None):
         lines.append(
             f"{plural(values['pending'], 'clip is', 'clips are')} pending; go on with: handloom run --db {values['db']}"
@@ -197,23 +204,6 @@ def status_text(values: dict[str, Any]) -> str:
         lines += [f"         {e['clip_id']}: {e['detail'].splitlines()[0]}" for e in item["examples"]]
         lines += [f"         {hint}" for hint in _hints(item["examples"])]
     return "\n".join([*lines, *_stage_lines(values)])
-
-
-def _speed_lines(run: dict[str, Any]) -> list[str]:
-    """What a run did in which time. Frames a second are those of new rows: columns of rows that exist need no video."""
-    made = f"  {plural(run['clips'], 'clip')}, {plural(run['rejects'], 'reject')}"
-    if run["frames_per_s"] is None:
-        lines = [f"{made} in {run['wall_s']:.1f} s"]
-    else:
-        frames = plural(run["frames"], "frame")
-        lines = [f"{made}, {frames} in {run['wall_s']:.1f} s: {run['frames_per_s']:.1f} frames/s"]
-    shares = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in run["stage_s"].items())
-    lines.append(f"  seconds per stage, summed over actors: {shares}")
-    more = {stage: num - run["clips"] for stage, num in run["stage_clips"].items() if num > run["clips"]}
-    told = {stage: f"{stage} {num}" for stage, num in more.items() if stage in run["stage_s"]}
-    if told and not run["clips"]:
-        told = {stage: f"{text} ({more[stage] / run['wall_s']:.2g} rows/s)" for stage, text in told.items()}
-    return [*lines, f"  new columns of rows that existed before: {', '.join(told.values())}"] if told else lines
 
 
 def _several(spread: Spread) -> dict[str, str]:
@@ -268,6 +258,16 @@ def _lens_lines(values: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _judgement_lines(counts: dict[str, int], uri: str) -> list[str]:
+    judged = sum(counts[verdict] for verdict in VERDICTS)
+    if not judged:
+        return []
+    told = ", ".join(f"{verdict} {counts[verdict]}" for verdict in VERDICTS)
+    lost = counts["without_row"]
+    more = f"; {plural(lost, 'clip has', 'clips have')} no row now (handloom judgements --db {uri})" if lost else ""
+    return [f"  judged    {judged:>8}   {told}{more}"]
+
+
 def _odd_lines(values: dict[str, Any]) -> list[str]:
     cuts, views = values["clips_with_cuts"], values["clips_with_other_view"]
     lines = []
@@ -316,42 +316,3 @@ def _robots(values: dict[str, Any]) -> list[str]:
     if people:
         lines.append(f"  people  {values['human_episodes']:>10}   episodes of people's hands: {', '.join(people)}")
     return lines
-
-
-def _holder(run) -> dict[str, Any] | None:
-    """The process of the run, and whether it has ended: null if that cannot be seen from here."""
-    if run.holder is None:
-        return None
-    holder = Holder.from_json(run.holder)
-    told = {"host": holder.host, "pid": holder.pid, "user": holder.user}
-    return told | {"where": holder.where, "gone": holder.has_gone()}
-
-
-def _state(run: dict[str, Any]) -> str:
-    holder = run["holder"]
-    if run["exit"] or holder is None:
-        return run["exit"] or "running, or killed"
-    who = f"on host {holder['host']}, process {holder['pid']}, user {holder['user']}"
-    return f"{'died' if holder['gone'] else 'running'} {who}; last heartbeat {run['heartbeat_at']}"
-
-
-def _run(run) -> dict[str, Any]:
-    stage_s = json.loads(run.stage_s) if run.stage_s else {}
-    rate = run.num_frames / run.wall_s if run.wall_s and run.num_frames else None  # a run of columns decodes nothing
-    return {
-        "run_id": run.run_id,
-        "run_key": run.run_key,
-        "started_at": run.started_at.isoformat(timespec="seconds"),
-        "exit": run.exit,
-        "holder": _holder(run),
-        "heartbeat_at": run.heartbeat_at.isoformat(timespec="seconds") if run.heartbeat_at else None,
-        "clips": run.num_clips,
-        "rejects": run.num_rejects,
-        "frames": run.num_frames,
-        "wall_s": run.wall_s,
-        "frames_per_s": rate,
-        "left_nodes": json.loads(run.left_nodes) if run.left_nodes else {},
-        "stage_s": {stage: round(seconds, 2) for stage, seconds in stage_s.items()},
-        "stage_clips": json.loads(run.stage_clips) if run.stage_clips else {},
-        "stage_counts": json.loads(run.stage_counts) if run.stage_counts else {},
-    }

@@ -223,6 +223,7 @@ RUNS = pa.schema(
         pa.field("stage_keys", pa.string()),  # JSON: {stage: key} of all stages of the run; null: of before 0.4
         pa.field("number", pa.int64()),  # of the run in this database, from 1; null: of before 0.4
         pa.field("stage_counts", pa.string()),  # JSON: {stage: {name: sum}}, what stages have counted
+        pa.field("progress", pa.string()),  # JSON of store.runs.runs.RunProgress, with each heartbeat; null: has ended
     ]
 )
 

@@ -30,7 +30,7 @@ from handloom.store.lance_faults import LANCE_ERRORS, first_words
 from handloom.store.location import lance_errors
 from handloom.store.retry import retried
 from handloom.store.runs.holder import Holder, this_process
-from handloom.store.runs.runs import Run, list_runs, new_run
+from handloom.store.runs.runs import Run, RunProgress, list_runs, new_run
 from handloom.store.tables import Tables
 
 log = logging.getLogger(__name__)
@@ -54,13 +54,18 @@ class Lease:
         self.run = run
         self._db = db
         self._beat_s = beat_s
+        self._progress: str | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beats, name="handloom-lease", daemon=True)
         self._thread.start()
 
+    def tell(self, progress: RunProgress) -> None:
+        """How far the run is: written with the next heartbeat."""
+        self._progress = progress.to_json()
+
     def check(self) -> None:
         """Write a heartbeat. Raises StoreError if another run has taken over: this one may not commit."""
-        if not _beat(self._db, self.run):
+        if not _beat(self._db, self.run, self._progress):
             raise StoreError(
                 f"run {self.run.run_id} stops: another run on {self._db.uri} saw no heartbeat and took over its clips. "
                 "Was this machine asleep, or without its network?",
@@ -77,7 +82,7 @@ class Lease:
         while not self._stop.wait(self._beat_s):
             number += 1
             try:
-                if not _beat(self._db, self.run):
+                if not _beat(self._db, self.run, self._progress):
                     log.error("the lease of run %s is lost: it stops at its next commit", self.run.run_id)
                     return
                 if number % BEATS_PER_TIDY == 0:
@@ -150,6 +155,17 @@ def alone(db: Tables, doing: str, refused: str = "nothing can be removed meanwhi
 def living_runs(db: Tables) -> list[Run]:
     """The runs that have not ended and whose process is not known to be gone; on other machines it may be."""
     return [run for run in list_runs(db) if run.exit is None and run.holder and not _holder(run).has_gone()]
+
+
+def run_state(run: Run, now: datetime) -> str:
+    """How a run has ended (its `exit`); `running`; `gone`: its process has ended without a word; `silent`: there was no
+    heartbeat for `STALE_S` seconds before `now`, as it sleeps, or as its machine is lost or has another clock.
+    """
+    if run.exit is not None:
+        return run.exit
+    if run.holder is None or _holder(run).has_gone():
+        return "gone"
+    return "silent" if (now - (run.heartbeat_at or run.started_at)).total_seconds() > STALE_S else "running"
 
 
 def _take(db: Tables, run: Run, where: str | None, stale_s: float) -> None:
@@ -261,9 +277,10 @@ class _Others:
         )
 
 
-def _beat(db: Tables, run: Run) -> bool:
-    """Write a heartbeat. Returns whether the run still has its lease."""
-    return _update(db, run.run_id, {"heartbeat_at": _sql_time(datetime.now(UTC))})
+def _beat(db: Tables, run: Run, progress: str | None = None) -> bool:
+    """Write a heartbeat, and how far the run is. Returns whether the run still has its lease."""
+    told = {} if progress is None else {"progress": quoted(progress)}
+    return _update(db, run.run_id, {"heartbeat_at": _sql_time(datetime.now(UTC)), **told})
 
 
 def _update(db: Tables, run_id: str, values: dict[str, str], condition: str = "true") -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -35,7 +35,8 @@ class Run:
     """A row of `runs`. `settings`, `resources`, `versions`, `stage_s`, `stage_keys`, `stage_clips`, `stage_counts` are
     JSON; None: not known (yet).
 
-    number: above those of all runs that began before, as clocks differ, and are set back.
+    number: above those of all runs that began before, as clocks differ, and are set back. progress: JSON of
+        `RunProgress`; None: not told yet, or it has ended and the other columns say what it did.
     exit: `done`, `rejects`, `interrupted`, `failed`; `killed` if a later run has found that its process is gone; None
         while it runs. holder: JSON of `handloom.store.runs.holder.Holder`.
     """
@@ -60,6 +61,37 @@ class Run:
     stage_clips: str | None = None
     number: int | None = None
     stage_counts: str | None = None
+    progress: str | None = None
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """How far a run is that has not ended, as it said with its last heartbeat.
+
+    total: the clips (`units`: `clips`), or the rows that get new columns (`rows`), that it has to do. rows, rejects,
+    frames: what it has done since it began; the last of them may not be committed yet. clips_per_s, frames_per_s: over
+    the last minute; None before the first clip has ended. left_s: the time left at the mean rate so far; None: not
+    known. stages: {stage: (workers that compute it now, seconds since the first of them began it)}.
+    """
+
+    total: int
+    units: str = "clips"
+    rows: int = 0
+    rejects: int = 0
+    frames: int = 0
+    clips_per_s: float | None = None
+    frames_per_s: float | None = None
+    left_s: float | None = None
+    stages: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> RunProgress:
+        """Of any version: what it does not say is unknown, what is not known here is left out."""
+        values = json.loads(text)
+        return RunProgress(**{name: values[name] for name in RunProgress.__dataclass_fields__ if name in values})
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import { flagOf, judgeAll } from "./judge.js";
 import { useKeys } from "./keys.js";
 import { Map as EmbeddingMap } from "./map.js";
 import { clipHref, setParams, withQuery } from "./router.js";
-import { count, duration, Empty, Failure, Loading, nameOf, nameWords, short } from "./states.js";
+import { Indexes, percent, Running, Runs, shareOf, stoppedRun } from "./runs.js";
+import { count, Empty, Failure, Loading, nameOf, nameWords, short } from "./states.js";
 
 const LIVE_MS = 3000;
 const CALM_MS = 15000;
@@ -36,7 +37,7 @@ export function Page({ params }) {
           if (answer.version !== about.value?.version) loadAbout().catch(() => {});
           setFound(answer);
           setFailed(null);
-          if (answer.running) wait = LIVE_MS;
+          if (answer.running || stoppedRun(answer)) wait = LIVE_MS;
         }
       } catch (error) {
         if (error.name === "AbortError") return;
@@ -61,7 +62,7 @@ export function Page({ params }) {
     <div class="dataset">
       ${failed && html`<p class="dataset-stale" role="alert">${failed.problem}. What is shown was counted before. <button type="button" class="button" onClick=${again}>Try again</button></p>`}
       <${Tiles} found=${found} />
-      ${found.running && html`<${Running} found=${found} />`}
+      <${Running} found=${found} />
       <nav class="dataset-nav" aria-label="Parts of this page">
         ${SECTIONS.map(([name, label]) => html`<button key=${name} type="button" class="button quiet" onClick=${() => jump(name)}>${label}</button>`)}
       </nav>
@@ -89,9 +90,6 @@ const Part = ({ name, title, about: words, children }) => html`
     ${children}
   </section>
 `;
-
-const percent = (share) => (share > 0 && share < 0.01 ? "< 1 %" : share > 0.99 && share < 1 ? "> 99 %" : `${Math.round(100 * share)} %`);
-const shareOf = (number, all) => (all ? percent(number / all) : "–");
 
 function Tiles({ found }) {
   const { counts, facets } = found;
@@ -121,22 +119,6 @@ function Tiles({ found }) {
           <dd><span class="tile-value num">${href ? html`<a href=${href}>${shown(value)}</a>` : shown(value)}</span> <span class="soft">${more}</span></dd>
         </div>`)}
     </dl>
-  `;
-}
-
-function Running({ found }) {
-  const { counts } = found;
-  const run = found.runs.find((one) => one.running);
-  const done = counts.clip_list - counts.pending;
-  const doing = counts.pending ? `${count(counts.pending, "clip")} pending` : "every clip is done; columns are brought up to date";
-  return html`
-    <div class="running" role="status">
-      <span class="spinner" aria-hidden="true"></span>
-      <span>Run <code>${run.run_id}</code>${run.host && ` on ${run.host}`} since ${time(run.started_at)}: ${doing}</span>
-      ${counts.pending > 0 && html`
-        <progress max=${counts.clip_list} value=${done} aria-label="Clips that are done"></progress>
-        <span class="num">${shareOf(done, counts.clip_list)}</span>`}
-    </div>
   `;
 }
 
@@ -384,57 +366,5 @@ export function Cards({ hits, text }) {
         `;
       })}
     </ul>
-  `;
-}
-
-const time = (text) => new Date(text).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
-
-function Runs({ runs }) {
-  if (!runs.length) return html`<p class="soft">No run yet.</p>`;
-  return html`
-    <div class="wide" tabindex="0" role="region" aria-label="Runs"><table>
-      <caption class="hidden-text">Runs, the last one first</caption>
-      <thead><tr><th scope="col">Run</th><th scope="col">Begun</th><th scope="col">Ended</th><th scope="col" class="num">Rows</th><th scope="col" class="num">Rejects</th><th scope="col" class="num">Frames/s</th><th scope="col" class="num">Took</th><th scope="col">Most time in</th></tr></thead>
-      <tbody>
-        ${runs.map((run) => {
-          const all = Object.values(run.stage_s).reduce((sum, one) => sum + one, 0);
-          const first = Object.entries(run.stage_s).slice(0, 3).map(([name, seconds]) => `${name} ${percent(seconds / all)}`);
-          return html`
-            <tr key=${run.run_id}>
-              <th scope="row"><code title=${`run key ${run.run_key}`}>${run.run_id}</code>${run.where && html`<br /><code class="soft">${run.where}</code>`}</th>
-              <td>${time(run.started_at)}</td>
-              <td>${run.running ? "running" : run.exit ?? "killed"}</td>
-              <td class="num">${run.clips?.toLocaleString("en") ?? "–"}</td>
-              <td class="num">${run.rejects?.toLocaleString("en") ?? "–"}</td>
-              <td class="num">${short(run.frames_per_s)}</td>
-              <td class="num">${duration(run.wall_s)}</td>
-              <td class="soft">${first.join(", ") || "–"}</td>
-            </tr>
-          `;
-        })}
-      </tbody>
-    </table></div>
-  `;
-}
-
-function Indexes({ indexes }) {
-  if (!indexes.length) return html`<p class="soft">No index yet: searches compare all rows. <code>handloom index --db DB</code> builds them.</p>`;
-  return html`
-    <div class="wide" tabindex="0" role="region" aria-label="Indexes"><table>
-      <caption class="hidden-text">Indexes</caption>
-      <thead><tr><th scope="col">Index</th><th scope="col">Kind</th><th scope="col" class="num">Covers</th><th scope="col" class="num">Rows that wait</th><th scope="col" class="num">MB</th><th scope="col" class="num">Recall</th></tr></thead>
-      <tbody>
-        ${indexes.map((index) => html`
-          <tr key=${index.name}>
-            <th scope="row">${index.column}</th>
-            <td>${index.kind}</td>
-            <td class="num">${shareOf(index.rows, index.rows + index.rows_waiting)}</td>
-            <td class="num">${index.rows_waiting.toLocaleString("en")}</td>
-            <td class="num">${short(index.bytes / 1e6)}</td>
-            <td class="num">${short(index.recall)}</td>
-          </tr>`)}
-      </tbody>
-    </table></div>
-    ${indexes.some((index) => index.rows_waiting > 0) && html`<p class="soft">Rows that wait are searched one by one; <code>handloom index --db DB</code> adds them.</p>`}
   `;
 }
