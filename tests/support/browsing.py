@@ -28,6 +28,7 @@ def served(db: Database, *, judging: bool = False) -> Iterator[str]:
     app = make_app(Gallery(db, judging))
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # as `web.serving` does, and why
     listening.bind(("127.0.0.1", 0))
+    listening.listen(128)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import gc
+import http.client
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 
 import anyio
+import httpx
 import pytest
+from support.browsing import served
 from support.gallery import client_of, gallery_db, jpeg
 
 from handloom.errors import ConfigError
 from handloom.web.access import MOST_BYTES, hosts_of, is_loopback
-from handloom.web.app import STATIC
+from handloom.web.answers import THREADS, blocking
+from handloom.web.app import STATIC, make_app
+from handloom.web.gallery import Gallery
 from handloom.web.serving import serve
 
 FILE = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n'
@@ -67,6 +73,7 @@ def test_every_answer_has_the_headers(client):
         ({"Sec-Fetch-Site": "cross-site"}, 403),
         ({"Sec-Fetch-Site": "same-site", "Origin": "http://127.0.0.1"}, 403),
         ({"Content-Type": "text/plain"}, 415),
+        ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "navigate"}, 403),
         ({"Content-Length": "300000000"}, 413),
         ({"Origin": "http://127.0.0.1", "Sec-Fetch-Site": "same-origin"}, 400),  # served: the form has no file
     ],
@@ -92,6 +99,49 @@ def test_long_bodies_are_refused_whatever_they_say(client):
     answer = client.post("/api/about", content=body(), headers={"Content-Type": "application/json"})
     assert answer.status_code in (405, 413)  # nothing there reads it
     assert client.post("/api/about", json={}).status_code == 405
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_images_of_other_pages_make_no_work(client, site):
+    """A page elsewhere may name any address in an image or a script; links are followed."""
+    asked = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+    for address in ("/media/thumb?id=test%3Av0%3A0-1000", "/api/about", "/"):
+        assert client.get(address, headers=asked).status_code == 403
+        assert client.get(address, headers={**asked, "Sec-Fetch-Mode": "navigate"}).status_code == 200
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_who_sends_too_much_gets_the_answer(db, chunked):
+    """Not a connection that is reset while the rest is sent."""
+    with served(db, judging=True) as address:
+        asked = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
+        body = bytes(24 << 20)
+        pieces = (body[at : at + (1 << 16)] for at in range(0, len(body), 1 << 16))
+        head = {"Content-Type": "application/json", "Connection": "close"}
+        asked.request("POST", "/api/judge", pieces if chunked else body, head)
+        answer = asked.getresponse()
+        assert (answer.status, b"at most" in answer.read()) == (413, True)
+        asked.close()
+
+
+def test_a_store_that_does_not_answer_stops_no_other_request(db):
+    """Requests that wait for it take all their threads; pages and what takes any time have others."""
+    gallery, go_on = Gallery(db), threading.Event()
+
+    async def asked() -> None:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(2 * THREADS):
+                tasks.start_soon(blocking, go_on.wait)
+            await anyio.sleep(0.01)
+            with anyio.fail_after(30):
+                assert await blocking(str, "video", limit_s=None) == "video"
+                transport = httpx.ASGITransport(make_app(gallery))
+                async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+                    for page in ("/", "/static/vendor/handloom-vendor.js"):
+                        assert (await client.get(page)).status_code == 200
+            go_on.set()
+
+    anyio.run(asked)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # starlette leaves its draft to Python

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -47,6 +48,7 @@ which are this server's, would be refused."""
 LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 EVERY_ADDRESS = ("0.0.0.0", "::", "")
 MOST_BYTES, MOST_UPLOAD_BYTES = 1 << 20, 200 << 20
+DRAIN_BYTES, DRAIN_S = 2 << 30, 30.0
 UPLOAD = "/api/upload"
 COOKIE = "handloom"
 
@@ -66,8 +68,12 @@ class Access:
             await self._app(scope, receive, send)
             return
 
+        body = Body(scope, receive)
+
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
+                if message["status"] >= 400:
+                    await body.drain()
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers[name] = value
@@ -82,7 +88,7 @@ class Access:
         elif self._token is not None and not self._has_cookie(headers, scope):
             await self._ask(scope, guarded)
         else:
-            await self._app(scope, _bounded(scope, receive), guarded)
+            await self._app(scope, body.receive, guarded)
 
     def _refused(self, scope: Scope, headers: Headers) -> tuple[int, str, str] | None:
         """(status, problem, hint) of a request that is not answered."""
@@ -92,9 +98,12 @@ class Access:
             return 421, f"the host {host[:200]!r} is not served here", hint
         if "\0" in scope["path"]:
             return 400, "the address holds a zero byte", "docs/gallery.md has the addresses"
-        if scope["method"] in ("GET", "HEAD"):
-            return None
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+        if scope["method"] in ("GET", "HEAD"):
+            # A link that somebody clicks is followed; images and scripts of other pages would make this server work.
+            if site in ("cross-site", "same-site") and headers.get("sec-fetch-mode") != "navigate":
+                return 403, "this was asked by a page of another server", "open it in a tab of its own"
+            return None
         if site not in (None, "same-origin", "none") or (origin is not None and urlsplit(origin).netloc != host):
             return 403, "this was asked by a page of another server", "use the pages of this server"
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -162,19 +171,31 @@ def _most_bytes(scope: Scope) -> int:
     return MOST_UPLOAD_BYTES if scope["path"] == UPLOAD else MOST_BYTES
 
 
-def _bounded(scope: Scope, receive: Receive) -> Receive:
-    """The request's body, which raises TooLarge where it is longer than it may be, whatever its header says."""
-    num_bytes, most = 0, _most_bytes(scope)
+class Body:
+    """A request's body. Raises TooLarge where it is longer than it may be, whatever its header says."""
 
-    async def bounded() -> Message:
-        nonlocal num_bytes
-        message = await receive()
-        num_bytes += len(message.get("body", b""))
-        if num_bytes > most:
-            raise TooLarge("the request is too long", f"at most {most} bytes")
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._receive, self._most, self._num_bytes = receive, _most_bytes(scope), 0
+        headers = Headers(scope=scope)
+        has_one = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        self._more = has_one and "100-continue" not in headers.get("expect", "").lower()  # it waits for the answer
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._more = message.get("more_body", False)
+        self._num_bytes += len(message.get("body", b""))
+        if self._num_bytes > self._most:
+            raise TooLarge("the request is too long", f"at most {self._most} bytes")
         return message
 
-    return bounded
+    async def drain(self) -> None:
+        """Read what is left, up to some bytes and seconds: else a reset reaches who sends, not the answer."""
+        with anyio.move_on_after(DRAIN_S):
+            num_bytes = 0
+            while self._more and num_bytes < DRAIN_BYTES:
+                message = await self._receive()
+                self._more = message.get("more_body", False)
+                num_bytes += len(message.get("body", b""))
 
 
 async def _answer(send: Send, status: int, problem: str, hint: str) -> None:

@@ -8,15 +8,19 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
 import numpy as np
+from anyio.lowlevel import RunVar
 from numpy.typing import NDArray
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
+from starlette.types import Message, Receive, Scope, Send
 
 from handloom.errors import ClipError, ConfigError, HandloomError, StoreError, with_extra
 
@@ -54,10 +58,25 @@ STATUS = (
 )
 
 
+THREADS, PATIENT_THREADS = 8, 4
+"""At once: what is given up after some time, and what may take any. Neither waits for the other, nor do the pages' own
+files, which Starlette reads in threads of its own: a store that does not answer stops none of them."""
+_limiters: RunVar[tuple[anyio.CapacityLimiter, anyio.CapacityLimiter]] = RunVar("handloom_gallery_threads")
+
+
+def _threads(patient: bool) -> anyio.CapacityLimiter:
+    try:
+        return _limiters.get()[patient]
+    except LookupError:
+        _limiters.set((anyio.CapacityLimiter(THREADS), anyio.CapacityLimiter(PATIENT_THREADS)))
+        return _limiters.get()[patient]
+
+
 async def blocking(work: Callable[..., Result], *args: Any, limit_s: float | None = LONGEST_S, **more: Any) -> Result:
     """`work(*args, **more)` in a thread. Raises TookTooLong after `limit_s`; None: it may take any time."""
     with anyio.move_on_after(limit_s):
-        return await anyio.to_thread.run_sync(partial(work, *args, **more), abandon_on_cancel=limit_s is not None)
+        abandon, limiter = limit_s is not None, _threads(limit_s is None)
+        return await anyio.to_thread.run_sync(partial(work, *args, **more), abandon_on_cancel=abandon, limiter=limiter)
     raise TookTooLong(
         f"given up after {limit_s:g} s",
         "narrow it: choose a dataset or another filter, or fewer words; `handloom index --db DB` builds what makes "
@@ -138,6 +157,29 @@ def packed(arrays: Mapping[str, NDArray[Any] | bytes]) -> bytes:
 
 def error_answer(request: Request, problem: str, hint: str, status: int) -> Response:
     return json_answer(request, {"error": {"problem": problem, "hint": hint}}, status)
+
+
+class FileAnswer(FileResponse):
+    """A file, or ranges of it. A range that cannot be served is told as any error; `background` comes in any case."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused: list[Message] = []
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                refused.append(message)
+            elif not refused:
+                await send(message)
+
+        await super().__call__(scope, receive, told)
+        if not refused:
+            return
+        size, asked = Path(self.path).stat().st_size, Headers(scope=scope).get("range", "")
+        hint = f"the file has {size} bytes: bytes=FIRST-LAST"
+        answer = error_answer(Request(scope), f"the range {asked[:200]!r} cannot be served", hint, refused[0]["status"])
+        answer.headers["Content-Range"] = f"bytes */{size}"
+        answer.background = self.background
+        await answer(scope, receive, send)
 
 
 def handloom_error(request: Request, error: Exception) -> Response:

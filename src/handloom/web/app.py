@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import anyio.to_thread
 import pyarrow.compute as pc
 from python_multipart.exceptions import FormParserError
 from starlette.applications import Starlette
@@ -43,7 +42,6 @@ from handloom.web.catalogue import FACETS
 from handloom.web.gallery import Gallery
 
 STATIC = Path(__file__).parent / "static"
-THREADS = 8
 PAGES = ("/", "/clip", "/clip/{rest:path}", "/dataset", "/episodes", "/episode", "/episode/{rest:path}")
 """Addresses of pages: all are one file, whose scripts read the address."""
 PARTS: tuple[Callable[[Gallery], list[Route]], ...] = (
@@ -94,7 +92,6 @@ def make_app(gallery: Gallery, hosts: frozenset[str] = LOOPBACK, token: str | No
 
     @asynccontextmanager
     async def running(app: Starlette) -> AsyncIterator[None]:
-        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         yield
         gallery.close()
 

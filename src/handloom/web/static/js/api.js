@@ -16,6 +16,7 @@ export class ApiError extends Error {
 export const about = signal(null);
 
 const KEPT = 200;
+const MOST_UPLOAD = 200 * 2 ** 20;
 const kept = new Map(); // address with `v` -> answer: such an answer never changes
 
 /** JSON of GET `path` with `params` (lists are repeated). Throws ApiError; an aborted request throws AbortError. */
@@ -38,6 +39,7 @@ export async function post(path, body) {
 
 /** Send one file (a video or an image) to be searched with; gives `{query, kind, name, took_ms}`. */
 export async function upload(file) {
+  if (file.size > MOST_UPLOAD) throw new ApiError(`${file.name || "the file"} has ${Math.ceil(file.size / 2 ** 20)} MB`, `at most ${MOST_UPLOAD / 2 ** 20} MB are taken: cut the video, or make it smaller`, 413);
   const body = new FormData();
   body.append("file", file, file.name || "pasted");
   return (await ask("/api/upload", { method: "POST", body })).json();
