@@ -151,7 +151,10 @@ def test_a_video_is_served_in_ranges(client, folder):
     for asked, part in (("bytes=10-19", data[10:20]), ("bytes=100-", data[100:]), ("bytes=-7", data[-7:])):
         answer = client.get(told["url"], headers={"Range": asked})
         assert (answer.status_code, answer.content) == (206, part)
-    assert client.get(told["url"], headers={"Range": f"bytes={len(data)}-"}).status_code == 416
+    for asked, status in ((f"bytes={len(data)}-", 416), ("bytes=9-5", 400), ("lines=1-2", 400)):
+        refused = client.get(told["url"], headers={"Range": asked})
+        assert (refused.status_code, refused.headers["content-range"]) == (status, f"bytes */{len(data)}")
+        assert asked in refused.json()["error"]["problem"]
 
 
 @pytest.mark.parametrize("name", [name for name in VIDEOS if name != "whole"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
+import zlib
 from datetime import timedelta
 from functools import partial
 
@@ -12,13 +13,16 @@ import anyio
 import lance
 import numpy as np
 import pytest
+from PIL import Image
 from support.gallery import add, client_of, gallery_clip, gallery_db, jpeg, judge
 from support.old_tables import NUM_FRAMES, NUMBER_OF, A, B, old_table
 
+from handloom.errors import ConfigError
 from handloom.store.search.index import build_indexes
 from handloom.web.answers import TookTooLong, blocking
 from handloom.web.catalogue import BINS, Catalogue, Filters, Known
 from handloom.web.gallery import IDLE_S, Gallery
+from handloom.web.media import Upload
 from handloom.web.searching import sql_of
 
 NUM = 23
@@ -343,3 +347,38 @@ def test_uploads(client):
     for number in range(20):
         assert upload(client, f"{number}.jpg", jpeg((8, 8), number)).status_code == 200
     assert client.get(f"/api/search?query={first}").status_code == 404  # others came
+
+
+def encoded(size: tuple[int, int], kind: str, num: int = 1) -> bytes:
+    out, image = io.BytesIO(), Image.new("L", size)
+    more = {"save_all": True, "append_images": [Image.new("L", size, 90)] * (num - 1)} if num > 1 else {}
+    image.save(out, kind, **more)
+    return out.getvalue()
+
+
+def test_which_images_are_taken(client):
+    """EPS runs a program, and others that Pillow knows are as little needed; photos of phones hold a second image."""
+    for kind, num in (("PNG", 1), ("JPEG", 1), ("WEBP", 1), ("MPO", 2)):
+        assert upload(client, "x", encoded((8, 8), kind, num)).json()["kind"] == "image", kind
+    for kind, num in (("GIF", 1), ("EPS", 1), ("TIFF", 1), ("PNG", 2)):
+        answer = upload(client, "x.jpg", encoded((8, 8), kind, num))
+        assert (answer.status_code, "'x.jpg'" in answer.text) == (400, True), kind
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("width", [12_000, 20_000])
+def test_images_that_would_fill_the_memory_are_refused(client, width):
+    """A few bytes of a PNG may be gigabytes of pixels: its header tells."""
+    small = encoded((8, 8), "PNG")
+    kind, values = small[12:16], width.to_bytes(4, "big") * 2 + small[24:29]
+    told = upload(client, "x.png", small[:16] + values + zlib.crc32(kind + values).to_bytes(4, "big") + small[33:])
+    assert (told.status_code, "million pixels" in told.text) == (400, True)
+
+
+def test_what_is_wrong_with_an_upload_is_said_by_its_name(tmp_path):
+    """The server's own folder is nobody's concern."""
+    kept = Upload(tmp_path / "key.mp4", "video", "mine.mp4", 0.0)
+    with pytest.raises(ConfigError) as raised:
+        gallery_db(tmp_path / "db", range(2)).search(video=str(kept.path), by="motion")
+    assert kept.told(raised.value.problem).startswith("'mine.mp4': ")
+    assert str(tmp_path) not in kept.told(raised.value.problem)

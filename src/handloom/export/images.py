@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from handloom.errors import StoreError
+from handloom.schemas.tables.arrow import IMAGE_FORMATS
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Fit:
 def decode_jpeg(data: bytes, what: str) -> NDArray[np.uint8]:
     """(h, w, 3) uint8 RGB. Raises StoreError, which names `what`, where it is no image."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
             return np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError) as error:
         raise StoreError(f"{what} is no JPEG ({len(data)} bytes): {error}", "process the clip again") from error
@@ -73,7 +74,7 @@ def decode_jpeg(data: bytes, what: str) -> NDArray[np.uint8]:
 def jpeg_size(data: bytes, what: str) -> tuple[int, int]:
     """(width, height) of an image, from its header. Raises StoreError where it is no image."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
             return image.size
     except (OSError, ValueError, SyntaxError) as error:
         raise StoreError(f"{what} is no JPEG ({len(data)} bytes): {error}", "process the clip again") from error

@@ -22,7 +22,7 @@ from handloom.errors import ConfigError, HandloomError
 from handloom.geometry.cross_quality import palm_speeds
 from handloom.io.addresses import is_remote, local_path
 from handloom.schemas.clip import camera_label
-from handloom.schemas.tables.arrow import CLIP_LIST, QUALITY_FIELDS
+from handloom.schemas.tables.arrow import CLIP_LIST, IMAGE_FORMATS, QUALITY_FIELDS
 from handloom.schemas.tables.frame_flags import FLAGS, FrameFlag
 from handloom.schemas.tables.stage_columns import caption_columns, key_column
 from handloom.store.filters import quoted, stages_of
@@ -89,7 +89,7 @@ def segments_of(row: dict[str, Any]) -> tuple[list[dict[str, Any]] | None, str |
 def size_of(jpeg: bytes) -> list[int] | None:
     """[width, height] of an image; None if it is none."""
     try:
-        with Image.open(io.BytesIO(jpeg)) as image:
+        with Image.open(io.BytesIO(jpeg), formats=IMAGE_FORMATS) as image:
             return [image.width, image.height]
     except (UnidentifiedImageError, OSError):
         return None

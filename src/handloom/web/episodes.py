@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import io
 import os
 import re
 import secrets
@@ -17,10 +16,9 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from PIL import Image, UnidentifiedImageError
 from starlette.background import BackgroundTask
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from handloom.errors import HandloomError
@@ -29,6 +27,7 @@ from handloom.store.filters import quoted
 from handloom.store.location import lance_errors
 from handloom.train.parts.robot_state import form_of, thing_name
 from handloom.web.answers import (
+    FileAnswer,
     NotThere,
     asked_id,
     asked_version,
@@ -40,7 +39,7 @@ from handloom.web.answers import (
 )  # fmt: skip
 from handloom.web.clips import size_of
 from handloom.web.gallery import Gallery, Kept
-from handloom.web.media import THUMB_QUALITY, file_name
+from handloom.web.media import file_name, smaller
 
 IMAGES = "frame_jpeg"
 SIGNALS = ("frame_s", "state", "action")
@@ -207,7 +206,7 @@ class Episodes:
         first = next((one.as_py() for camera in images or () for one in camera.values or () if one.is_valid), None)
         if first is None:
             raise NotThere(f"episode {episode_id} keeps no images", "ingest it without --no-pictures")
-        return self._thumbs.put(key, smaller(first, height, episode_id))
+        return self._thumbs.put(key, smaller(first, height, f"the first image of episode {episode_id}"))
 
     def parquet(self, episode_id: str, version: int | None) -> Path:
         """The whole row as a Parquet file, to be removed."""
@@ -268,18 +267,6 @@ def size_of_first(camera: pa.Scalar) -> list[int] | None:
     """[width, height] of a camera's first image; None if it has none that can be read."""
     first = next((one.as_py() for one in camera.values or () if one.is_valid), None)
     return None if first is None else size_of(first)
-
-
-def smaller(jpeg: bytes, height: int, episode_id: str) -> bytes:
-    """An image at most `height` pixels high, JPEG. Raises NotThere if it is none."""
-    try:
-        image = Image.open(io.BytesIO(jpeg)).convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise NotThere(f"the first image of episode {episode_id} cannot be read", "ingest it again") from error
-    image.thumbnail((4 * height, height))
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=THUMB_QUALITY)
-    return out.getvalue()
 
 
 def reports_below(folders: Sequence[Path]) -> list[dict[str, Any]]:
@@ -376,7 +363,7 @@ def routes(gallery: Gallery) -> list[Route]:
         path = await blocking(episodes.parquet, episode_id, asked_version(request), limit_s=None)
         gone = BackgroundTask(path.unlink, missing_ok=True)
         kind = "application/vnd.apache.parquet"
-        return FileResponse(path, media_type=kind, filename=file_name(episode_id, ".parquet"), background=gone)
+        return FileAnswer(path, media_type=kind, filename=file_name(episode_id, ".parquet"), background=gone)
 
     async def reports(request: Request) -> Response:
         found = await blocking(gallery.short, "reports", lambda: reports_below(gallery.reports), 5.0)
@@ -385,7 +372,7 @@ def routes(gallery: Gallery) -> list[Route]:
     async def report(request: Request) -> Response:
         inside = request.path_params
         path, kind = await blocking(report_file, gallery.reports, inside["number"], inside["path"])
-        return FileResponse(path, media_type=kind, headers={"Cache-Control": "private, no-cache"})
+        return FileAnswer(path, media_type=kind, headers={"Cache-Control": "private, no-cache"})
 
     return [
         Route("/api/episodes", page),

@@ -1,26 +1,40 @@
-"""Images, videos and downloads of one clip."""
+"""Images, videos and downloads of one clip; files to search by."""
 
 from __future__ import annotations
 
 import io
 import secrets
+import shutil
 import threading
+import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 from starlette.background import BackgroundTask
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
-from handloom.errors import StoreError
+from handloom.errors import ConfigError, StoreError
 from handloom.export.shards import ParquetShard
 from handloom.io.listing import VIDEO_EXTENSIONS
 from handloom.schemas.clip import Clip
+from handloom.schemas.tables.arrow import IMAGE_FORMATS
 from handloom.video.fetch.video_source import VideoSource
-from handloom.web.answers import NotThere, asked_id, asked_version, blocking, bytes_answer, packed, whole_number
+from handloom.web.answers import (
+    FileAnswer,
+    NotThere,
+    asked_id,
+    asked_version,
+    blocking,
+    bytes_answer,
+    packed,
+    whole_number,
+)
 from handloom.web.gallery import Gallery, Kept
 
 THUMB_QUALITY = 82
@@ -28,6 +42,10 @@ THUMBS_BYTES = 64 << 20
 PLAYED = {"h264", "vp8", "vp9", "av1"}
 """Codecs that browsers play."""
 CONTAINERS = {"mp4": "video/mp4", "m4v": "video/mp4", "mov": "video/mp4", "webm": "video/webm"}
+MOST_UPLOADS, UPLOAD_S = 20, 3600.0
+CAMERAS = ("JPEG", "MPO")  # phones put a preview or brightness behind the image: it counts as a second one
+MOST_PIXELS = 120_000_000
+TOO_LARGE = f"make it smaller: at most {MOST_PIXELS / 1e6:.0f} million pixels are read"
 BLURRED = "faces were blurred in this clip's stored frames, and its video would show them"
 
 
@@ -41,7 +59,7 @@ class Strip(NamedTuple):
 def open_strip(data: bytes, row: Mapping[str, Any]) -> Strip:
     """The strip of a clip. Raises NotThere if it is no image."""
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
         image.load()  # a file that was cut off is found out here
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         problem = f"the thumbnail of clip {row['clip_id']} is no image ({len(data)} bytes)"
@@ -60,6 +78,18 @@ def thumbnail(data: bytes, row: Mapping[str, Any], height: int) -> bytes:
         frame = frame.resize((max(1, round(frame.width * height / frame.height)), height), Image.Resampling.BILINEAR)
     out = io.BytesIO()
     frame.save(out, "JPEG", quality=THUMB_QUALITY)
+    return out.getvalue()
+
+
+def smaller(jpeg: bytes, height: int, what: str) -> bytes:
+    """An image at most `height` pixels high, JPEG. Raises NotThere, which names `what`, if it is none."""
+    try:
+        image = Image.open(io.BytesIO(jpeg), formats=IMAGE_FORMATS).convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise NotThere(f"{what} cannot be read", "ingest it again") from error
+    image.thumbnail((4 * height, height))
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=THUMB_QUALITY)
     return out.getvalue()
 
 
@@ -153,6 +183,78 @@ class Media:
         return path
 
 
+@dataclass(frozen=True)
+class Upload:
+    """A file to search by. kind: `video` or `image`."""
+
+    path: Path
+    kind: str
+    name: str
+    at: float
+
+    def told(self, problem: str) -> str:
+        """What is wrong with it, by the name that it was given with: the server's own is nobody's concern."""
+        return problem.replace(f"--{self.kind} {self.path}", repr(self.name)).replace(str(self.path), repr(self.name))
+
+
+class Uploads:
+    """Files that people drop on the search page."""
+
+    def __init__(self, gallery: Gallery) -> None:
+        self._gallery, self._lock = gallery, threading.Lock()
+        self._uploads: OrderedDict[str, Upload] = OrderedDict()
+
+    def keep(self, file: Any, name: str) -> tuple[str, Upload]:
+        """Keep an uploaded file for an hour, or until `MOST_UPLOADS` others came. Raises ConfigError for others."""
+        key = secrets.token_urlsafe(12)
+        suffix = Path(name).suffix.lower()[:8]
+        suffix = suffix if suffix[1:].isalnum() else ""
+        path = self._gallery.folder / f"{key}{suffix}"
+        file.seek(0)
+        with open(path, "wb") as copy:
+            shutil.copyfileobj(file, copy, 1 << 20)
+        try:
+            kind = _kind_of(path, name[:200])
+        except ConfigError:
+            path.unlink()
+            raise
+        upload = Upload(path, kind, name[:200], time.monotonic())
+        with self._lock:
+            self._uploads[key] = upload
+            gone = [old for old, one in self._uploads.items() if time.monotonic() - one.at > UPLOAD_S]
+            gone += list(self._uploads)[: max(0, len(self._uploads) - MOST_UPLOADS)]
+            for old in dict.fromkeys(gone):
+                self._uploads.pop(old).path.unlink(missing_ok=True)
+        return key, upload
+
+    def get(self, key: str) -> Upload:
+        """The file of this id. Raises NotThere for one that is no longer kept."""
+        with self._lock:
+            found = self._uploads.get(key)
+        if found is None:
+            raise NotThere("the uploaded file is no longer kept", "drop the video or the image again")
+        return found
+
+
+def _kind_of(path: Path, name: str) -> str:
+    """`image` or `video`. Raises ConfigError for a file that is neither, or that is too large an image."""
+    try:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
+            size, num_images = image.size, 1 if image.format in CAMERAS else getattr(image, "n_frames", 1)
+    except Image.DecompressionBombError as error:
+        raise ConfigError(f"the image {name!r} is too large: {error}", TOO_LARGE) from error
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        if path.suffix.lower()[1:] in VIDEO_EXTENSIONS:
+            return "video"
+        known = f"an image (JPEG, PNG, WebP), or a video: {', '.join(sorted(VIDEO_EXTENSIONS))}"
+        raise ConfigError(f"{name!r} is no image and its name is not that of a video", known) from error
+    if size[0] * size[1] > MOST_PIXELS:
+        raise ConfigError(f"the image {name!r} has {size[0]} x {size[1]} pixels", TOO_LARGE)
+    if num_images > 1:
+        raise ConfigError(f"{name!r} is {num_images} images that move", "give one image, or a video")
+    return "image"
+
+
 def file_name(clip_id: str, suffix: str) -> str:
     """A name for a download."""
     kept = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_.") else "_" for letter in clip_id)
@@ -184,7 +286,7 @@ def routes(gallery: Gallery) -> list[Route]:
 
     async def video(request: Request) -> Response:
         path, kind = await blocking(media.video, asked_id(request), asked_version(request), limit_s=None)
-        return FileResponse(path, media_type=kind, headers={"Cache-Control": "private, no-cache"})
+        return FileAnswer(path, media_type=kind, headers={"Cache-Control": "private, no-cache"})
 
     async def row(request: Request) -> Response:
         clip_id = asked_id(request)
@@ -198,7 +300,7 @@ def routes(gallery: Gallery) -> list[Route]:
             clip_id = asked_id(request)
             path = await blocking(media.drawn, clip_id, asked_version(request), suffix, limit_s=None)
             gone = BackgroundTask(path.unlink, missing_ok=True)
-            return FileResponse(path, media_type=kind, filename=file_name(clip_id, suffix), background=gone)
+            return FileAnswer(path, media_type=kind, filename=file_name(clip_id, suffix), background=gone)
 
         return answer
 

@@ -1,36 +1,33 @@
-"""The search page: a query to clips in order, with counts beside them; uploads to search by."""
+"""The search page: a query to clips in order, with counts beside them."""
 
 from __future__ import annotations
 
-import secrets
-import shutil
+import contextlib
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from starlette.background import BackgroundTask
 from starlette.datastructures import QueryParams, UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from handloom.errors import ConfigError
-from handloom.io.listing import VIDEO_EXTENSIONS
+from handloom.errors import ConfigError, HandloomError
 from handloom.retrieval.words import MEANING
 from handloom.schemas.tables.stage_columns import key_column
 from handloom.store.filters import both, calls_only, clause, in_list
 from handloom.store.search.results import Hits
-from handloom.web.answers import LONGEST_S, NotThere, asked_version, blocking, json_answer, number, whole_number
+from handloom.web.answers import LONGEST_S, asked_version, blocking, json_answer, number, whole_number
 from handloom.web.catalogue import FACETS, FLAGS, NUMBERS, Catalogue, Filters, Known
 from handloom.web.dataset import lassoed
 from handloom.web.gallery import Gallery
+from handloom.web.media import Uploads
 
 MOST_TEXT, MOST_WHERE, MOST_LIMIT = 2000, 4000, 200
 FUNCTIONS = {
@@ -49,7 +46,6 @@ KEPT_QUERIES = 32
 EXTRACT_S = 120.0
 """For a search by a video that is not in the table."""
 MOST_IDS = 20_000  # in one filter
-MOST_UPLOADS, UPLOAD_S = 20, 3600.0
 BOTH = ("motion", "look")
 
 
@@ -78,16 +74,6 @@ class Ranked:
     complete: bool
 
 
-@dataclass(frozen=True)
-class Upload:
-    """A file to search by. kind: `video` or `image`."""
-
-    path: Path
-    kind: str
-    name: str
-    at: float
-
-
 class Searches:
     """Searches of one gallery: rankings are kept, so that the next page needs none."""
 
@@ -95,41 +81,7 @@ class Searches:
         self._gallery = gallery
         self._lock, self._one_video = threading.Lock(), threading.Lock()
         self._ranked: OrderedDict[Any, Ranked] = OrderedDict()
-        self._uploads: OrderedDict[str, Upload] = OrderedDict()
-
-    # Uploads
-
-    def keep(self, file: Any, name: str) -> tuple[str, Upload]:
-        """Keep an uploaded file for an hour, or until `MOST_UPLOADS` others came. Raises ConfigError for others."""
-        key = secrets.token_urlsafe(12)
-        suffix = Path(name).suffix.lower()[:8]
-        suffix = suffix if suffix[1:].isalnum() else ""
-        path = self._gallery.folder / f"{key}{suffix}"
-        file.seek(0)
-        with open(path, "wb") as copy:
-            shutil.copyfileobj(file, copy, 1 << 20)
-        kind = _kind_of(path)
-        if kind is None:
-            path.unlink()
-            raise ConfigError(
-                f"{name[:200]!r} is no image and its name is not that of a video",
-                f"an image, or a video: {', '.join(sorted(VIDEO_EXTENSIONS))}",
-            )
-        upload = Upload(path, kind, name[:200], time.monotonic())
-        with self._lock:
-            self._uploads[key] = upload
-            gone = [old for old, one in self._uploads.items() if time.monotonic() - one.at > UPLOAD_S]
-            gone += list(self._uploads)[: max(0, len(self._uploads) - MOST_UPLOADS)]
-            for old in dict.fromkeys(gone):
-                self._uploads.pop(old).path.unlink(missing_ok=True)
-        return key, upload
-
-    def _upload(self, key: str) -> Upload:
-        with self._lock:
-            found = self._uploads.get(key)
-        if found is None:
-            raise NotThere("the uploaded file is no longer kept", "drop the video or the image again")
-        return found
+        self.uploads = Uploads(gallery)
 
     # Rankings
 
@@ -161,10 +113,14 @@ class Searches:
             "version": catalogue.version,
         }
         if query.upload is not None:
-            upload = self._upload(query.upload)
+            upload = self.uploads.get(query.upload)
             asked[upload.kind] = str(upload.path)
-            with self._one_video:  # it is extracted: two at once would take twice as long
-                hits = self._gallery.db.search(**asked)
+            try:
+                with self._one_video:  # it is extracted: two at once would take twice as long
+                    hits: Hits = self._gallery.db.search(**asked)
+            except ConfigError as error:
+                raise ConfigError(upload.told(error.problem), error.hint) from error
+            hits = replace(hits, unused={part: upload.told(why) for part, why in hits.unused.items()})
         else:
             hits = self._gallery.db.search(**asked)
         places = np.array([catalogue.places[hit.clip_id] for hit in hits], np.int64)
@@ -314,16 +270,6 @@ def _ids_sql(ids: Iterable[str]) -> str:
     return in_list("clip_id", listed)
 
 
-def _kind_of(path: Path) -> str | None:
-    try:
-        with Image.open(path) as image:
-            if getattr(image, "n_frames", 1) == 1:
-                return "image"
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
-        pass
-    return "video" if path.suffix.lower()[1:] in VIDEO_EXTENSIONS else None
-
-
 def filters_of(params: QueryParams) -> Filters:
     """The filters in an address. Raises ConfigError for one that is no filter."""
     chosen = {name: tuple(params.getlist(name)) for name in FACETS if name in params}
@@ -364,6 +310,10 @@ def routes(gallery: Gallery) -> list[Route]:
     """`/api/search` and `/api/upload`."""
     searches = Searches(gallery)
 
+    async def bring_strips(catalogue: Catalogue, places: list[int]) -> None:
+        with contextlib.suppress(HandloomError):  # who asks for these thumbnails is told
+            await blocking(gallery.bring_strips, catalogue, places)
+
     async def search(request: Request) -> Response:
         params = request.query_params
         page: dict[str, Any] = {
@@ -381,7 +331,7 @@ def routes(gallery: Gallery) -> list[Route]:
             filters = replace(filters, where=both(filters.where, chosen))
         told, catalogue, places = await blocking(searches.answer, query, filters, limit_s=limit_s, **page)
         answer = json_answer(request, told)
-        answer.background = BackgroundTask(gallery.bring_strips, catalogue, places)
+        answer.background = BackgroundTask(bring_strips, catalogue, places)
         return answer
 
     async def upload(request: Request) -> Response:
@@ -390,7 +340,7 @@ def routes(gallery: Gallery) -> list[Route]:
             file = form.get("file")
             if not isinstance(file, UploadFile):
                 raise ConfigError("no file came", "send a form with one file named `file`")
-            key, kept = await blocking(searches.keep, file.file, file.filename or "", limit_s=None)
+            key, kept = await blocking(searches.uploads.keep, file.file, file.filename or "", limit_s=None)
         took_ms = round(1000 * (time.perf_counter() - begun), 2)
         return json_answer(request, {"query": key, "kind": kept.kind, "name": kept.name, "took_ms": took_ms})
 

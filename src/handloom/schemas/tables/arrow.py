@@ -227,6 +227,8 @@ RUNS = pa.schema(
     ]
 )
 
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP")
+"""Formats, by Pillow's names, of images in rows. Pillow guesses others from the bytes, and runs a program for EPS."""
 VERDICTS = ("good", "bad")
 JUDGEMENTS = pa.schema(
     [

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from handloom.errors import ShapeError
+from handloom.schemas.tables.arrow import IMAGE_FORMATS
 from handloom.video.fingerprint.crops import FINE, HEIGHT_PX, SMALL_PX, WIDTH_PX, Pictures, unit
 
 VERSION = "1"
@@ -47,7 +48,7 @@ def fingerprint(frames: Iterable[NDArray[np.uint8]]) -> bytes:
 
 def _read(data: bytes) -> NDArray[np.uint8] | None:
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
             return np.asarray(image.convert("L"))
     except (OSError, ValueError, SyntaxError):
         return None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from handloom.errors import StoreError
+from handloom.schemas.tables.arrow import IMAGE_FORMATS
 
 Size = tuple[int, int] | None
 
@@ -22,7 +23,7 @@ def decode_jpeg(data: bytes, size: Size, where: str) -> NDArray[np.uint8]:
     Raises StoreError, with `where` (clip and frame), for damaged and incomplete images.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
             if size is not None:
                 image.draft("RGB", (size[1], size[0]))  # libjpeg skips what a smaller image does not need
             image.load()
