@@ -135,7 +135,7 @@ def test_the_download_is_the_row(client):
 
 
 def test_a_version_stays_what_it_was(tmp_path):
-    """Rows that were removed are gone from the newest version, and others keep their images."""
+    """Rows that were removed are gone, from older versions too, and others keep their images."""
     db = gallery_db(tmp_path / "db", [])
     write_episodes(db, [episode_row(gallery_episode(n)) for n in range(3)])
     with client_of(db) as client:
@@ -145,7 +145,12 @@ def test_a_version_stays_what_it_was(tmp_path):
         assert [one["episode_id"] for one in newest["episodes"]] == ["arm:0", "arm:2"]
         assert get(client, "/api/episode", "arm:2").json()["task"] == "lift"
         assert get(client, "/api/episode", "arm:1").status_code == 404
-        assert get(client, "/api/episode", "arm:1", f"&v={first['version']}").json()["task"] == "push"
+        old = f"&v={first['version']}"
+        assert get(client, "/api/episode", "arm:1", old).status_code == 404
+        assert client.get(f"/api/episodes?{old}").json()["total"] == 2
+        third = f"&n=7&camera={CAMERAS[1]}{old}"
+        assert get(client, "/media/episode_frame", "arm:2", third).content == episode_image(7, 3)
+        assert get(client, "/api/episode", "arm:2", old).json()["before"] == "arm:0"
 
 
 def test_without_episodes(tmp_path):

@@ -6,8 +6,10 @@ import io
 import threading
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
+from urllib.parse import quote
 
 import anyio
 import lance
@@ -18,6 +20,7 @@ from support.gallery import add, client_of, gallery_clip, gallery_db, jpeg, judg
 from support.old_tables import NUM_FRAMES, NUMBER_OF, A, B, old_table
 
 from handloom.errors import ConfigError
+from handloom.store.clips.removal import remove_clips
 from handloom.store.search.index import build_indexes
 from handloom.web.answers import TookTooLong, blocking
 from handloom.web.catalogue import BINS, Catalogue, Filters, Known
@@ -284,6 +287,58 @@ def test_new_rows_are_seen_and_old_versions_stay_until_they_are_gone(tmp_path):
         assert f"no version {old}" in error["problem"]
         assert error["hint"]
     assert fresh.get("/api/search?facets=1").json()["total"] == 0
+
+
+ALL_OF_A_CLIP = (
+    *("/api/clip", "/api/arrays", "/media/thumb", "/media/strip", "/media/frame", "/media/frames", "/media/video"),
+    *("/download/row", "/download/overlay"),
+)
+
+
+def test_a_removed_clip_is_seen_in_no_version(tmp_path):
+    """Neither from memory nor from files of older versions, which still hold it; other clips keep their own images."""
+    path = tmp_path / "db"
+    db = gallery_db(path, range(6))
+    gone, other = gallery_clip(1).clip_id, gallery_clip(4).clip_id
+    with client_of(db) as client:
+        old = client.get("/api/about").json()["version"]
+
+        def of(clip_id, address, pinned=True):
+            return client.get(address, params={"id": clip_id, **({"v": old} if pinned else {})})
+
+        for address in ("/media/frames", "/media/thumb", "/api/clip", "/download/row"):
+            assert of(gone, address).status_code == 200
+        frames = of(other, "/media/frames").content
+        remove_clips(db, [gone])
+        until = time.monotonic() + 60
+        while client.get("/api/about").json()["num_clips"] == 6:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        for address in ALL_OF_A_CLIP:
+            for pinned in (True, False):
+                assert of(gone, address, pinned).status_code == 404, (address, pinned)
+        assert "removed" in of(gone, "/api/clip").json()["error"]["problem"]
+        listed = client.get(f"/api/search?v={old}&facets=1&sort=-blur&stage=look:current&stage=frames:current").json()
+        assert (listed["version"], gone in str(listed)) == (old, False)
+        everyone = client.get(f"/api/search?v={old}&facets=1").json()
+        assert (everyone["total"], sum(num for _, num in everyone["facets"]["dataset"])) == (5, 5)
+        assert client.get(f"/api/search?v={old}&clip={quote(gone)}&by=motion").status_code == 404
+        alike = client.get(f"/api/search?v={old}&clip={quote(other)}&by=motion")
+        assert (alike.status_code, alike.json()["total"], gone in alike.text) == (200, 4, False)
+        assert of(other, "/media/frames").content == frames, "rows move up in the list, not in the table"
+        assert client.get(f"/api/map?v={old}&by=motion").json()["ids"].count(gone) == 0
+
+
+def test_who_comes_after_a_pause_waits_until_removed_clips_are_known(tmp_path):
+    """All who ask at once, not the first alone."""
+    db = gallery_db(tmp_path / "db", range(3))
+    gallery = Gallery(db, look_every_s=30.0)
+    assert gallery.frames(gallery_clip(1).clip_id)
+    remove_clips(db, [gallery_clip(1).clip_id])
+    gallery._looked_at -= 2 * IDLE_S
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda _: gallery.catalogue().num_clips, range(8)))
+    assert found == [2] * 8
 
 
 def test_after_a_pause_the_first_request_sees_the_newest_version(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ BINS = 24
 STATES = ("current", "outdated", "missing", "rejected")
 Mask = NDArray[np.bool_]
 UNKNOWN_BIN = 255
+_serials = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,16 @@ class Known:
 
 
 class Catalogue:
-    """The clips of one version, by their place in the table. Columns that few look at are read when first asked for."""
+    """The clips of one version, by their place in the list. Columns that few look at are read when first asked for.
 
-    def __init__(self, db: Database, table: Any) -> None:
+    newest: of an older version only the clips that this one still has: what was removed is shown in no version.
+    """
+
+    def __init__(self, db: Database, table: Any, newest: Catalogue | None = None) -> None:
         self.db, self.table = db, table
+        self.serial = next(_serials)
+        """Another one for every catalogue: of one version there may be several, with and without removed clips."""
+        self._still: pa.ChunkedArray | None = None
         self.version: int | None = None if table is None else table.version
         self.schema = pa.schema([]) if table is None else table.schema
         self._lock = threading.Lock()
@@ -74,6 +82,9 @@ class Catalogue:
         self._flags: tuple[Mapping[str, str], NDArray[np.int32]] | None = None
         columns = [name for name in (*COLUMNS, "quality") if name in self.schema.names]
         rows = pa.table({}) if table is None else self._read(columns, with_row_id=True)
+        if newest is not None:
+            self._still = pc.is_in(rows.column("clip_id"), newest.ids)
+            rows = rows.filter(self._still)
         self.num_clips = rows.num_rows
         self.row_ids = np.empty(0, np.uint64) if table is None else rows.column("_rowid").to_numpy()
         self.numbers = {name: _floats(rows.column(name)) for name in NUMBERS if name in rows.column_names}
@@ -95,6 +106,11 @@ class Catalogue:
         _ = self.places, self._binned
         return self
 
+    @property
+    def ids(self) -> pa.ChunkedArray:
+        """(n,) the ids of the clips."""
+        return self.rows.column("clip_id") if self.table is not None else pa.chunked_array([], pa.string())
+
     @cached_property
     def places(self) -> dict[str, int]:
         """The place of each clip."""
@@ -108,11 +124,18 @@ class Catalogue:
             raise self._absent(clip_id)
         return found
 
+    def key(self, place: int) -> tuple[int | None, int]:
+        """What the row at a place is known by: its version and its id there."""
+        return self.version, int(self.row_ids[place])
+
     def _absent(self, clip_id: str) -> NotThere:
         try:
             self.db.row(clip_id, ["clip_id"], self.version)
         except StoreError as error:
             return NotThere(error.problem, error.hint)
+        if self._still is not None:
+            problem = f"clip {clip_id} was removed after version {self.version}"
+            return NotThere(problem, "the gallery shows no clip that the newest version does not have")
         return NotThere(f"clip {clip_id} came with a later version than {self.version}", "load the page again")
 
     def facts(self, places: Sequence[int] | NDArray[np.int64]) -> list[dict[str, Any]]:
@@ -124,7 +147,8 @@ class Catalogue:
 
     def _read(self, columns: Sequence[str], with_row_id: bool = False) -> pa.Table:
         with lance_errors("read table clips", self.table.uri):
-            return self.table.to_table(columns=list(columns), with_row_id=with_row_id)
+            rows = self.table.to_table(columns=list(columns), with_row_id=with_row_id)
+        return rows if self._still is None else rows.filter(self._still)
 
     def column(self, name: str) -> pa.ChunkedArray:
         """A small column of all clips, kept. Null where the table lacks it."""

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from starlette.requests import Request
@@ -93,6 +94,12 @@ def size_of(jpeg: bytes) -> list[int] | None:
             return [image.width, image.height]
     except (UnidentifiedImageError, OSError):
         return None
+
+
+def size_of_first(camera: pa.Scalar) -> list[int] | None:
+    """[width, height] of the first image of a list; None if it has none that can be read."""
+    first = next((one.as_py() for one in camera.values or () if one.is_valid), None)
+    return None if first is None else size_of(first)
 
 
 class Clips:

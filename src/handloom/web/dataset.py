@@ -201,7 +201,7 @@ def embedding_map(gallery: Gallery, by: str, num: int, version: int | None = Non
     by = by or next(iter(known))
     if by not in known:
         raise ConfigError(no_embedding(by, catalogue.schema))
-    found = gallery.maps.of((catalogue.version, by, num), lambda: _mapped(catalogue, by, known[by], num))
+    found = gallery.maps.of((catalogue.serial, by, num), lambda: _mapped(catalogue, by, known[by], num))
     verdicts = gallery.verdicts()
     return found | {"flags": [verdicts.get(clip_id) for clip_id in found["ids"]] if verdicts else None}
 

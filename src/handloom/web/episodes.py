@@ -9,6 +9,7 @@ import secrets
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -37,7 +38,7 @@ from handloom.web.answers import (
     packed,
     whole_number,
 )  # fmt: skip
-from handloom.web.clips import size_of
+from handloom.web.clips import size_of_first
 from handloom.web.gallery import Gallery, Kept
 from handloom.web.media import file_name, smaller
 
@@ -47,20 +48,27 @@ LISTED = ("episode_id", "dataset", "episode_index", "robot_type", "task", "split
 FACETS = ("kind", "dataset", "task", "robot_type")
 MOST_VALUES, MOST_LISTED, MOST_FRAMES = 50, 200, 64
 IMAGES_BYTES, THUMBS_BYTES = 256 << 20, 64 << 20
-REPORT, BESIDE_REPORT = (
-    "report.html",
-    {".mp4": "video/mp4", ".webm": "video/webm", ".png": "image/png", ".jpg": "image/jpeg"},
-)
+REPORT = "report.html"
+BESIDE_REPORT = {".mp4": "video/mp4", ".webm": "video/webm", ".png": "image/png", ".jpg": "image/jpeg"}
 MOST_REPORTS, MOST_FOLDERS, TITLE_BYTES = 500, 20_000, 8192
 
 
 @dataclass(frozen=True)
 class Listed:
-    """All episodes of one version of `robot_episodes`, by the columns that lists show. table: None if there is none."""
+    """All episodes of one version of `robot_episodes`, by the columns that lists show. table: None if there is none.
+    stored: the number of each one's row in the table."""
 
     table: Any
     rows: pa.Table
-    places: dict[str, int]
+    stored: list[int]
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        return {episode_id: place for place, episode_id in enumerate(self.rows.column("episode_id").to_pylist())}
+
+    def key(self, episode_id: str) -> tuple[int | None, int]:
+        """What its row is known by. Raises NotThere."""
+        return self.version, self.stored[self.place(episode_id)]
 
     @property
     def version(self) -> int | None:
@@ -81,34 +89,45 @@ class Episodes:
         self._gallery = gallery
         self._read_lock = threading.Lock()
         self._listed: Listed | None = None
-        self._images: Kept[pa.Array] = Kept(IMAGES_BYTES, lambda images: images.nbytes)
+        self._older: tuple[Any, Listed] | None = None
+        self._images: Kept[pa.Array] = gallery.keeping(IMAGES_BYTES, lambda images: images.nbytes)
         self._last: tuple[Any, pa.Array | None] = (None, None)  # also where it is larger than all that is kept
-        self._thumbs: Kept[bytes] = Kept(THUMBS_BYTES, len)
+        self._thumbs: Kept[bytes] = gallery.keeping(THUMBS_BYTES, len)
 
     def listed(self, version: int | None = None) -> Listed:
-        """Episodes of a version; None: the newest. Raises NotThere for a version that is gone."""
-        kept = self._listed
-        if version is not None and kept is not None and version == kept.version:
-            return kept
-        if version is None:
-            return self._gallery.short("episodes", lambda: self._read_list(None))
-        try:
-            return self._read_list(version)
-        except HandloomError as error:
-            raise NotThere(error.problem, error.hint) from error
+        """Episodes of a version; None: the newest. Of an older one those that the newest has, too: what was removed
+        must not be seen. Raises NotThere for a version that is gone."""
+        newest = self._gallery.short("episodes", self._read_newest)
+        if version is None or version == newest.version:
+            return newest
+        kept, key = self._older, (version, newest.version)
+        if kept is None or kept[0] != key:
+            try:
+                older = self._read_list(self._gallery.db.table(TABLE, version), newest)
+            except HandloomError as error:
+                raise NotThere(error.problem, error.hint) from error
+            kept = self._older = (key, older)
+        return kept[1]
 
-    def _read_list(self, version: int | None) -> Listed:
-        table = self._gallery.db.table(TABLE, version)
+    def _read_newest(self) -> Listed:
+        table = self._gallery.db.table(TABLE)
+        kept = self._listed
+        if kept is None or kept.table is None or table is None or kept.version != table.version:
+            kept = self._listed = self._read_list(table)
+            self._last = (None, None)
+        return kept
+
+    def _read_list(self, table: Any, newest: Listed | None = None) -> Listed:
         if table is None:
-            return Listed(None, pa.table({name: pa.array([], pa.string()) for name in (*LISTED, "kind")}), {})
-        if self._listed is not None and self._listed.version == table.version:
-            return self._listed
+            return Listed(None, pa.table({name: pa.array([], pa.string()) for name in (*LISTED, "kind")}), [])
         with lance_errors(f"read table {TABLE}", table.uri):
             rows = table.to_table(columns=list(LISTED))
         kinds = pc.if_else(pc.is_in(rows.column("robot_type"), pa.array(PEOPLE)), "people", "robots")
-        ids = rows.column("episode_id").to_pylist()
-        found = self._listed = Listed(table, rows.append_column("kind", kinds), {one: n for n, one in enumerate(ids)})
-        return found
+        rows, stored = rows.append_column("kind", kinds), list(range(rows.num_rows))
+        if newest is not None:
+            stored = [n for n, one in enumerate(rows.column("episode_id").to_pylist()) if one in newest.places]
+            rows = rows.take(pa.array(stored, pa.int64()))
+        return Listed(table, rows, stored)
 
     def page(self, chosen: dict[str, list[str]], offset: int, limit: int, version: int | None) -> dict[str, Any]:
         """Part of `/api/episodes`: episodes that have one of the chosen values of each facet, "" being unknown."""
@@ -165,11 +184,11 @@ class Episodes:
     def _row(self, listed: Listed, episode_id: str, columns: list[str] | None) -> pa.Table:
         place = listed.place(episode_id)
         with lance_errors(f"read table {TABLE}", listed.table.uri):
-            return listed.table.take([place], columns=columns)
+            return listed.table.take([listed.stored[place]], columns=columns)
 
     def images(self, episode_id: str, listed: Listed) -> pa.Array | None:
         """(C, T) JPEGs; None where the episode keeps none."""
-        key = (listed.version, listed.place(episode_id))
+        key = listed.key(episode_id)
         with self._read_lock:
             if self._last[0] == key:
                 return self._last[1]
@@ -198,7 +217,7 @@ class Episodes:
     def thumb(self, episode_id: str, version: int | None, height: int) -> bytes:
         """The first image of the first camera that has one; else the thumbnail of its clip. Raises NotThere."""
         listed = self.listed(version)
-        key = (listed.version, listed.place(episode_id), height)
+        key = (*listed.key(episode_id), height)
         found = self._thumbs.get(key)
         if found is not None:
             return found
@@ -261,12 +280,6 @@ def places_of(names: Sequence[str] | None, units: Sequence[str | None] | None) -
         {"name": name, "index": index, "gripper": gripper, "unit": units[index[0]] if units else None}
         for name, index, gripper in found
     ]
-
-
-def size_of_first(camera: pa.Scalar) -> list[int] | None:
-    """[width, height] of a camera's first image; None if it has none that can be read."""
-    first = next((one.as_py() for one in camera.values or () if one.is_valid), None)
-    return None if first is None else size_of(first)
 
 
 def reports_below(folders: Sequence[Path]) -> list[dict[str, Any]]:

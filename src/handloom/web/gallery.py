@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 2.0
 """How often a new version of `clips` is looked for; the old one is served while it is read."""
 LOAD_SHARE = 5.0  # a table that changes all the time is read again for a fifth of the time
-IDLE_S, WAIT_S = 60.0, 1.0
-"""Who asks after a pause waits so long for a newer version: files of the old one may be gone since."""
+IDLE_S, WAIT_S = 60.0, 5.0
+"""Who asks after a pause waits so long for a newer version: clips of the old one may have been removed since."""
 FRAMES, STRIP = "frame_jpeg", "thumbnail"
 ROW_BYTES, FRAME_BYTES, STRIP_BYTES, MAP_BYTES = 256 << 20, 256 << 20, 128 << 20, 64 << 20
 Value = TypeVar("Value")
@@ -65,6 +65,11 @@ class Kept(Generic[Value]):
                 self._num_bytes -= self._values.popitem(last=False)[1][1]
         return value
 
+    def clear(self) -> None:
+        with self._lock:
+            self._values.clear()
+            self._num_bytes = 0
+
     def of(self, key: Any, make: Callable[[], Value]) -> Value:
         """The value, made if it is not there."""
         found = self.get(key)
@@ -94,15 +99,23 @@ class Gallery:
         self._lock, self._load_lock = threading.Lock(), threading.Lock()
         self._strip_lock = threading.Lock()
         self._newest: Catalogue | None = None
-        self._pinned: OrderedDict[int, Catalogue] = OrderedDict()
-        self._looked_at, self._load_s = 0.0, 0.0
+        self._pinned: OrderedDict[tuple[int, int], Catalogue] = OrderedDict()  # by the version, and the newest one
+        self._looked_at, self._load_s, self._wait_until = 0.0, 0.0, 0.0
+        self._looked = threading.Event()
+        self._looked.set()
         self._short: dict[str, tuple[float, Any]] = {}
-        self._rows: Kept[pa.Table] = Kept(ROW_BYTES, lambda row: row.nbytes)
-        self._frames: Kept[tuple[bytes, ...]] = Kept(FRAME_BYTES, lambda frames: 64 + sum(map(len, frames)))
-        self._strips: Kept[bytes] = Kept(STRIP_BYTES, len)
-        self.maps: Kept[dict[str, Any]] = Kept(MAP_BYTES, lambda found: 300 * len(found["ids"]))
+        self._all_kept: list[Kept[Any]] = []
+        self._rows: Kept[pa.Table] = self.keeping(ROW_BYTES, lambda row: row.nbytes)
+        self._frames: Kept[tuple[bytes, ...]] = self.keeping(FRAME_BYTES, lambda frames: 64 + sum(map(len, frames)))
+        self._strips: Kept[bytes] = self.keeping(STRIP_BYTES, len)
+        self.maps: Kept[dict[str, Any]] = self.keeping(MAP_BYTES, lambda found: 300 * len(found["ids"]))
         self._has_frames: dict[tuple[int | None, str | None], bool] = {}
         self._folder: TemporaryDirectory[str] | None = None
+
+    def keeping(self, max_bytes: int, size_of: Callable[[Any], int]) -> Kept[Any]:
+        """Room for what is made of rows: it is emptied when there is a newer version, which may lack some of them."""
+        self._all_kept.append(Kept(max_bytes, size_of))
+        return self._all_kept[-1]
 
     @property
     def folder(self) -> Path:
@@ -122,7 +135,8 @@ class Gallery:
     # Versions
 
     def catalogue(self, version: int | None = None) -> Catalogue:
-        """The clips of a version; without one those of the newest, or of the one before while that is read.
+        """The clips of a version; without one those of the newest, or of the one before while that is read. Of older
+        versions the clips that the newest one has, too: what was removed must not be seen.
 
         Raises NotThere for a version that is gone, StoreError if the table cannot be read.
         """
@@ -130,18 +144,22 @@ class Gallery:
         if version is None or version == newest.version:
             return newest
         with self._lock:
-            if version in self._pinned:
-                self._pinned.move_to_end(version)
-                return self._pinned[version]
+            kept = self._pinned.get((version, newest.version or 0))
+        if kept is not None:
+            return kept
         try:
             table = self.db.table("clips", version)
         except HandloomError as error:
             raise NotThere(error.problem, error.hint) from error
         if table is None:
             raise NotThere(f"there is no version {version} of clips: nothing is processed yet", "leave v out")
-        found = Catalogue(self.db, table)
+        if version > (newest.version or 0):  # it was committed a moment ago
+            with self._load_lock:
+                newest = self._load()
+            return newest if newest.version == version else self.catalogue(version)
+        found = Catalogue(self.db, table, newest)
         with self._lock:
-            self._pinned[version] = found
+            self._pinned[version, newest.version or 0] = found
             while len(self._pinned) > 2:
                 self._pinned.popitem(last=False)
         return found
@@ -154,13 +172,14 @@ class Gallery:
         if now - self._looked_at > max(self._look_every_s, LOAD_SHARE * self._load_s) and self._load_lock.acquire(
             False
         ):
-            idle, self._looked_at = now - self._looked_at > IDLE_S, now
-            looking = threading.Thread(target=self._look, args=(kept,), daemon=True)
-            looking.start()
-            if idle:
-                looking.join(WAIT_S)
-                return self._newest or kept
-        return kept
+            if now - self._looked_at > IDLE_S:
+                self._wait_until = now + WAIT_S
+                self._looked.clear()
+            self._looked_at = now
+            threading.Thread(target=self._look, args=(kept,), daemon=True).start()
+        if not self._looked.is_set():
+            self._looked.wait(max(0.0, self._wait_until - time.monotonic()))
+        return self._newest or kept
 
     def _look(self, kept: Catalogue) -> None:
         """Read the newest version, if it is another one. The lock is held already."""
@@ -171,12 +190,15 @@ class Gallery:
         except HandloomError as error:  # the old one stays: a store may be out of reach for a while
             log.warning("the newest version of clips cannot be read: %s", error.problem)
         finally:
+            self._looked.set()
             self._load_lock.release()
 
     def _load(self, warm: bool = False) -> Catalogue:
         begun = time.monotonic()
         found = Catalogue(self.db, open_clips(self.db))
         self._newest = found.warm() if warm else found
+        for kept in self._all_kept:
+            kept.clear()
         self._looked_at = time.monotonic()
         self._load_s = self._looked_at - begun
         return found
@@ -251,7 +273,7 @@ class Gallery:
             for name in catalogue.schema.names
             if name not in left_out and not is_private(name) and not name.startswith(EMBEDDING)
         ]
-        return row_arrays(self._rows.of((catalogue.version, place), lambda: self._take(catalogue, [place], columns)), 0)
+        return row_arrays(self._rows.of(catalogue.key(place), lambda: self._take(catalogue, [place], columns)), 0)
 
     def _take(self, catalogue: Catalogue, places: list[int], columns: list[str]) -> pa.Table:
         """Some rows, in any order, with `_rowid`. Raises StoreError where they cannot be read."""
@@ -273,7 +295,8 @@ class Gallery:
         except HandloomError as gone:
             self._looked_at = 0.0
             with self._lock:
-                self._pinned.pop(catalogue.version or 0, None)
+                for key in [key for key in self._pinned if key[0] == catalogue.version]:
+                    del self._pinned[key]
             return NotThere(gone.problem, "load the page again: it was removed while it was open")
         return error
 
@@ -288,7 +311,7 @@ class Gallery:
             cell = self._take(catalogue, [place], [FRAMES]).column(FRAMES)[0]
             return tuple(one.as_py() or b"" for one in cell.values) if cell.is_valid else ()
 
-        return self._frames.of((catalogue.version, place), read)
+        return self._frames.of(catalogue.key(place), read)
 
     def has_frames(self, catalogue: Catalogue, places: list[int]) -> list[bool]:
         """Whether clips have stored frames. One row of each key of the stage `frames` is looked at: `frames.store` is a
@@ -309,10 +332,10 @@ class Gallery:
         """The strip of a few frames, JPEG. Raises NotThere where the row has none."""
         catalogue = self.catalogue(version)
         place = catalogue.place(clip_id)
-        found = self._strips.get((catalogue.version, place))
+        found = self._strips.get(catalogue.key(place))
         if found is None:
             self.bring_strips(catalogue, [place])
-            found = self._strips.get((catalogue.version, place))
+            found = self._strips.get(catalogue.key(place))
         if not found:
             raise NotThere(f"clip {clip_id} has no thumbnail", "it was extracted without frames")
         return found
@@ -322,8 +345,8 @@ class Gallery:
         if STRIP not in catalogue.schema.names:
             return
         with self._strip_lock:  # who asks for one of them meanwhile waits, and does not read it again
-            wanted = [place for place in places if self._strips.get((catalogue.version, place)) is None]
+            wanted = [place for place in places if self._strips.get(catalogue.key(place)) is None]
             by_id = {int(catalogue.row_ids[place]): place for place in wanted}
             rows = self._take(catalogue, wanted, [STRIP]) if wanted else pa.table({"_rowid": [], STRIP: []})
             for row_id, strip in zip(rows.column("_rowid").to_pylist(), rows.column(STRIP).to_pylist(), strict=True):
-                self._strips.put((catalogue.version, by_id[row_id]), strip or b"")
+                self._strips.put(catalogue.key(by_id[row_id]), strip or b"")

@@ -112,7 +112,7 @@ class Media:
         self._gallery = gallery
         self._source = VideoSource(attempts=1, storage_options=gallery.source_options)  # somebody waits
         self._source_lock, self._draw_lock = threading.Lock(), threading.Lock()
-        self._thumbs: Kept[bytes] = Kept(THUMBS_BYTES, len)
+        self._thumbs: Kept[bytes] = gallery.keeping(THUMBS_BYTES, len)
 
     def thumb(self, clip_id: str, version: int | None, height: int) -> bytes:
         catalogue = self._gallery.catalogue(version)
@@ -121,7 +121,7 @@ class Media:
         def make() -> bytes:
             return thumbnail(self._gallery.strip(clip_id, catalogue.version), catalogue.facts([place])[0], height)
 
-        return self._thumbs.of((catalogue.version, place, height), make)
+        return self._thumbs.of((*catalogue.key(place), height), make)
 
     def strip(self, clip_id: str, version: int | None) -> tuple[bytes, int]:
         """The strip, and the number of its frames."""

@@ -88,7 +88,7 @@ class Searches:
     def rank(self, catalogue: Catalogue, query: Query, where: str | None, num: int) -> Ranked:
         """At least `num` clips like the query, or all there are, up to `MOST_RANKED`."""
         depth = next((depth for depth in DEPTHS if depth >= num), MOST_RANKED)
-        key = (catalogue.version, query, where)
+        key = (catalogue.serial, query, where)
         with self._lock:
             found = self._ranked.get(key)
         if found is None or (len(found.hits) < depth and not found.complete):
@@ -123,8 +123,9 @@ class Searches:
             hits = replace(hits, unused={part: upload.told(why) for part, why in hits.unused.items()})
         else:
             hits = self._gallery.db.search(**asked)
-        places = np.array([catalogue.places[hit.clip_id] for hit in hits], np.int64)
-        return Ranked(hits, places, len(hits) < depth)
+        complete, places = len(hits) < depth, catalogue.places
+        hits = replace(hits, hits=tuple(hit for hit in hits if hit.clip_id in places))  # without what was removed since
+        return Ranked(hits, np.array([places[hit.clip_id] for hit in hits], np.int64), complete)
 
     # Answers
 
