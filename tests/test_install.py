@@ -5,7 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import handloom
 
@@ -24,3 +28,42 @@ def test_nothing_of_the_repository_is_importable_but_the_package():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
     assert project["tool"]["setuptools"]["packages"]["find"]["where"] == ["src"]
     assert [path.name for path in (REPOSITORY / "src").iterdir() if path.suffix != ".egg-info"] == ["handloom"]
+
+
+def all_required(wanted: list[str]) -> set[str]:
+    """Names of the distributions that an installation of these requirements brings, those that are here."""
+    found: set[str] = set()
+    waiting = [(canonicalize_name(one.name), one.extras) for one in map(Requirement, wanted)]
+    while waiting:
+        name, extras = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        try:
+            lines = requires(name) or []
+        except PackageNotFoundError:
+            continue
+        for one in map(Requirement, lines):
+            if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+                waiting.append((canonicalize_name(one.name), one.extras))
+    return found
+
+
+def test_the_gallery_starts_with_its_extra_alone():
+    """The server can be imported where nothing is found but what `pip install 'handloom[web]'` installs."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    installed = all_required([*project["dependencies"], *project["optional-dependencies"]["web"]]) | {"handloom"}
+    absent = [name for name, of in packages_distributions().items() if installed.isdisjoint(map(canonicalize_name, of))]
+    assert {"ray", "av"} <= set(absent)
+    code = """
+import sys
+absent = set(sys.argv[1:]) - set(sys.modules)
+class Absent:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent)
+import handloom.web.serving
+"""
+    told = subprocess.run([sys.executable, "-c", code, *absent], capture_output=True, text=True, timeout=240)
+    assert told.returncode == 0, told.stderr
