@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import itertools
 import os
 import random
 from datetime import timedelta
@@ -18,7 +19,8 @@ from handloom.store.clips.upkeep import drop_old_versions
 from handloom.store.filters import in_list
 from handloom.store.search import copies
 from handloom.store.search.copies import FOLDER, HIT_COLUMNS, bring_copies, copies_of, stored_rows, sweep_copies
-from handloom.store.search.index import compact
+from handloom.store.search.index import compact, ensure_text_indexes
+from handloom.store.search.ranking import best_clips, by_text
 from handloom.store.stages.staged import write_update
 from handloom.store.stages.update import ColumnCommitter
 
@@ -96,7 +98,29 @@ def test_what_is_read_is_what_the_version_holds(tmp_path, monkeypatch, seed):
 
 def vectors_of(seed, num):
     numbers = np.random.default_rng(seed).standard_normal(num * DIM).astype(np.float32)
-    return pa.FixedSizeListArray.from_arrays(pa.array(numbers), DIM)
+    return pa.FixedSizeListArray.from_arrays(pa.array(numbers), DIM, mask=pa.array(np.arange(num) == 2))
+
+
+def test_words_find_the_first_of_equal_clips_with_copies_and_without(tmp_path):
+    """Many clips of few words have one score: the best k are those of all of them in order, whatever is read."""
+    db = make(tmp_path / "db")
+    for first in range(STEP, 16 * STEP, STEP):
+        grow(db, first)
+    ensure_text_indexes(db)
+    moved = pa.table({"clip_id": [clip_id_of(3)], "narration": ["take the cup"]})
+    db.table("clips").merge_insert("clip_id").when_matched_update_all().execute(moved)
+    texts, numbers = ("take the cup", "take", "put the plate", "wash plate and take"), (1, 3, 10, 40)
+    table = db.table("clips")
+    everything = {text: by_text(table, text, 10_000, None) for text in texts}
+    num_cut = 0
+    for copied in (False, True):
+        if copied:
+            bring_copies(db, COLUMNS)
+        for text, k in itertools.product(texts, numbers):
+            best = best_clips(by_text(table := db.table("clips"), text, k, None), k)
+            assert best == sorted(everything[text], key=lambda one: (-one.score, one.clip_id))[:k]
+            num_cut += sum(one.score == best[-1].score for one in everything[text]) > k
+    assert num_cut > 5, "equal scores were cut"
 
 
 def test_copies_go_with_their_data_files(tmp_path):

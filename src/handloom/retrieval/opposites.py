@@ -7,6 +7,7 @@ fridge" with "close the fridge" is higher than that of "close the cupboard".
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 PAIRS = (
     ("open", "close shut"),
@@ -52,10 +53,16 @@ def actions_in(text: str) -> frozenset[str]:
     words = _WORD.findall(text.lower())
     found = set()
     for place, word in enumerate(words):
-        for verb in plain_forms(word) & _VERBS:
+        for verb in _known_verbs(word):
             joined = (f"{verb}-{later}" for later in words[place + 1 :] if later in _PARTICLES)
             found.add(next((action for action in joined if action in OPPOSITE_OF), verb))
     return frozenset(found & OPPOSITE_OF.keys())
+
+
+@lru_cache(maxsize=1 << 16)
+def _known_verbs(word: str) -> frozenset[str]:
+    """The verbs of `PAIRS` that a word may be a form of; kept, as thousands of clips use few words."""
+    return frozenset(plain_forms(word) & _VERBS)
 
 
 def undoes(asked: frozenset[str], other: frozenset[str]) -> bool:

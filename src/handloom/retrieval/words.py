@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -21,7 +21,7 @@ from handloom.retrieval.query import NoPart
 from handloom.retrieval.video import settings_of
 from handloom.schemas.tables.embeddings import embedding_columns
 from handloom.schemas.tables.stage_columns import caption_columns
-from handloom.store.search.copies import rows_at
+from handloom.store.search.copies import values_at
 from handloom.store.search.fusion import Ranking
 from handloom.store.search.ranking import SCORE_DIGITS, Scored, best_clips
 from handloom.store.search.scope import Scope, row_of
@@ -127,8 +127,8 @@ def action_of(text: str, known: Collection[str]) -> str | None:
 def _with_actions(scope: Scope, ranking: Ranking, text: str) -> Ranking:
     """The listed clips ranked by their sentence and by their verb: of single words an encoder of sentences tells which
     are alike, while a sentence's vector is mostly its things."""
-    rows = rows_at(scope.table, [one.row_id for one in ranking.scored], ["verb"])
-    verbs = {row["_rowid"]: row["verb"] for row in rows if row["verb"]}
+    verbs = values_at(scope.table, [one.row_id for one in ranking.scored], "verb")
+    verbs = {row_id: verb for row_id, verb in verbs.items() if verb}
     asked = action_of(text, set(verbs.values()))
     if not verbs or asked is None:
         return ranking
@@ -140,7 +140,7 @@ def _with_actions(scope: Scope, ranking: Ranking, text: str) -> Ranking:
     for one in ranking.scored:
         action = like.get(verbs.get(one.row_id, ""))
         both = one.score if action is None else (one.score + weight * action) / (1 + weight)
-        scored.append(one._replace(score=round(both, SCORE_DIGITS)))
+        scored.append(Scored(round(both, SCORE_DIGITS), one.clip_id, one.row_id))
     exact = ranking.exact and ranking.complete  # a clip beyond the listed ones may have a nearer verb
     return replace(ranking, scored=best_clips(scored, len(scored)), exact=exact)
 
@@ -212,12 +212,16 @@ def apart(scope: Scope, text: str, scored: Sequence[Scored], penalty: float) -> 
     if not asked:
         return list(scored)
     captions = caption_columns(scope.schema)
-    rows = rows_at(scope.table, [one.row_id for one in scored], ["narration", "verb", *captions])
-    said = {row["_rowid"]: _said(row, ("narration", "verb")) or _said(row, captions) for row in rows}
-    against = {row_id for row_id, words in said.items() if undoes(asked, actions_in(words))}
-    lowered = [one._replace(score=one.score - penalty) if one.row_id in against else one for one in scored]
+    row_ids = [one.row_id for one in scored]
+    words = [values_at(scope.table, row_ids, name) for name in ("narration", "verb", *captions)]
+    said = {row_id: tuple(part[row_id] for part in words) for row_id in row_ids}
+    undoing = {parts for parts in set(said.values()) if undoes(asked, actions_in(_said(parts)))}
+    lowered = [
+        Scored(one.score - penalty, one.clip_id, one.row_id) if said[one.row_id] in undoing else one for one in scored
+    ]
     return best_clips(lowered, len(lowered))
 
 
-def _said(row: Mapping[str, Any], columns: Sequence[str]) -> str:
-    return " ".join(row[name] for name in columns if row[name])
+def _said(parts: Sequence[str | None]) -> str:
+    """What narration and verb say, the first two, or else the captions."""
+    return " ".join(filter(None, parts[:2])) or " ".join(filter(None, parts[2:]))
