@@ -1,5 +1,6 @@
 // What the gallery's pages compute, without a browser: `node --test`. Run by test_pages.py.
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { beforeEach, test } from "node:test";
 
 globalThis.Element = class {};
@@ -250,10 +251,18 @@ test("every filter is shown, can be taken away alone, and all at once", () => {
 
 test("a number has its unit in brackets, in the list and in what holds", () => {
   assert.equal(states.nameWords("hand_max_speed_m_s"), "hand max speed (m/s)");
-  assert.equal(states.nameWords("num_frames"), "num frames");
-  assert.equal(states.nameWords("hand_bone_cv"), "hand bone cv");
+  assert.equal(states.nameWords("num_frames"), "frames");
+  assert.equal(states.nameWords("of_later_px"), "of later (px)");
   const labels = filters.filtersOf(new URLSearchParams("flag=bad&q.hand_jitter_px=:2")).map(({ label }) => label);
-  assert.deepEqual(labels, ["judged: bad", "hand jitter (px): at most 2"]);
+  assert.deepEqual(labels, ["judged: bad", "hand jitter in the image (px): at most 2"]);
+});
+
+test("no two numbers of quality have one name", () => {
+  const source = readFileSync(new URL("../../schemas/tables/arrow.py", new URL("../", js)), "utf8");
+  const [fields] = /QUALITY_FIELDS[^{]*\{[\s\S]*?\n\}/.exec(source);
+  const names = [...fields.matchAll(/^ {4}"(\w+)":/gm)].map(([, name]) => name);
+  assert.ok(names.length > 30 && names.includes("hand_jitter_mm"));
+  assert.equal(new Set(names.map((name) => states.nameOf({ name }).words)).size, names.length);
 });
 
 test("bars: nothing is nothing, one of a million can be seen", () => {

@@ -155,6 +155,14 @@ def test_the_page_has_no_serious_fault_and_fits(browser, db, how):
         page.get_by_role("button", name=re.compile("^brightness")).click()
         until(page, "document.querySelector('#part-outliers select').value === 'brightness'")
         assert state(page)["q"] == ["brightness"]
+        page.reload()
+        page.locator(".tiles").wait_for()
+        page.keyboard.press("5")  # before what stands above the map has come
+        to_the_map(page)
+        gap = "document.querySelector('#part-map h2').getBoundingClientRect().top - NAV.bottom".replace(
+            "NAV", "document.querySelector('.dataset-nav').getBoundingClientRect()"
+        )
+        until(page, f"Math.abs({gap} - 16) < 16")
 
 
 def test_an_empty_database_says_what_to_do(browser, tmp_path):

@@ -6,9 +6,10 @@ import { heights } from "./filters.js";
 import { flagOf, judgeAll } from "./judge.js";
 import { useKeys } from "./keys.js";
 import { Map as EmbeddingMap } from "./map.js";
+import { jump, Part } from "./parts.js";
 import { clipHref, setParams, withQuery } from "./router.js";
 import { Indexes, percent, Running, Runs, shareOf, stoppedRun } from "./runs.js";
-import { count, Empty, Failure, Loading, nameOf, nameWords, short } from "./states.js";
+import { count, Empty, Failure, Loading, nameWords, short } from "./states.js";
 
 const LIVE_MS = 3000;
 const CALM_MS = 15000;
@@ -51,7 +52,6 @@ export function Page({ params }) {
       clearTimeout(timer);
     };
   }, [turn]);
-  const jump = (name) => document.getElementById(`part-${name}`)?.scrollIntoView({ block: "start" });
   useKeys("Dataset", SECTIONS.map(([name, label], index) => ({ keys: [String(index + 1)], about: `to: ${label}`, run: () => void jump(name) })));
   if (!found) return failed ? html`<${Failure} error=${failed} retry=${again} />` : html`<${Loading} what="Counting" />`;
   if (!found.counts.clip_list && !found.counts.clips) {
@@ -73,8 +73,7 @@ export function Page({ params }) {
         ${!found.rejects.length && !found.stage_rejects.length && html`<p class="soft">Nothing was rejected.</p>`}
       <//>
       <${Part} name="numbers" title="Distributions" about="Bars are in the scale of square roots, so that few clips among many are seen. Choose a number for its outliers, a word for its clips.">
-        <${Facets} facets=${found.facets} />
-        <${Numbers} found=${found} chosen=${number} />
+        ${found.counts.clips ? html`<${Facets} facets=${found.facets} /><${Numbers} found=${found} chosen=${number} />` : html`<p class="soft">No row yet: numbers come with the first ones.</p>`}
       <//>
       <${Part} name="outliers" title="Outliers" about="The clips with the smallest or largest values of a number."><${Outliers} found=${found} params=${params} /><//>
       <${Part} name="map" title="Map" about=""><${EmbeddingMap} params=${params} version=${found.version} /><//>
@@ -83,40 +82,35 @@ export function Page({ params }) {
   `;
 }
 
-const Part = ({ name, title, about: words, children }) => html`
-  <section class="dataset-part" id=${`part-${name}`} aria-label=${title}>
-    <h2>${title}</h2>
-    ${words && html`<p class="soft">${words}</p>`}
-    ${children}
-  </section>
-`;
-
 function Tiles({ found }) {
   const { counts, facets } = found;
   const flags = Object.fromEntries((facets.flag ?? []).map(([value, number]) => [value ?? "none", number]));
   const metric = counts.clips_by_world_scale?.metric ?? 0;
+  const people = counts.clips_of_people;
+  const lost = counts.judgements.without_row;
+  const judgedBad = lost ? `${count(lost, "judged clip has", "judged clips have")} no row now` : "of clips with a row";
   const tiles = [
-    ["Rows", counts.clips, `of ${count(counts.clip_list, "clip")} in the list`, "/"],
-    ["Hours", short(counts.hours), `${counts.frames.toLocaleString("en")} frames`],
-    ["Pending", counts.pending, counts.pending ? "handloom run goes on" : "all are done"],
-    ["Rejects", counts.rejects, shareOf(counts.rejects, counts.clip_list)],
-    ["Left hand", shareOf(counts.clips_with_left_hand, counts.clips), "of the rows", withQuery("/", { hand: ["left", "both"] })],
-    ["Right hand", shareOf(counts.clips_with_right_hand, counts.clips), "of the rows", withQuery("/", { hand: ["right", "both"] })],
-    ["In metres", shareOf(metric, counts.clips), "poses of the camera", withQuery("/", { scale: "metric" })],
-    ["Judged good", flags.good ?? 0, "", withQuery("/", { flag: "good" })],
-    ["Judged bad", flags.bad ?? 0, "", withQuery("/", { flag: "bad" })],
+    ["Rows", counts.clips, `of ${count(counts.clip_list, "clip")} in the list`, "Clips that were processed: each has a row in the table clips", "/"],
+    ["Hours", short(counts.hours), count(counts.frames, "frame"), "Length of all clips with a row"],
+    ["Pending", counts.pending, counts.pending ? "handloom run goes on" : "all are done", "Clips of the list with neither a row nor a reject"],
+    ["Rejects", counts.rejects, `${shareOf(counts.rejects, counts.clip_list)} of the list`, "Clips that could not be processed; their reasons are below"],
+    ["Left hand", shareOf(counts.clips_with_left_hand, people), "of the clips of people", "Clips in which the person's left hand is seen", withQuery("/", { hand: ["left", "both"] })],
+    ["Right hand", shareOf(counts.clips_with_right_hand, people), "of the clips of people", "Clips in which the person's right hand is seen", withQuery("/", { hand: ["right", "both"] })],
+    ["In metres", shareOf(metric, counts.clips), "have camera poses in metres", "Clips whose camera path is in metres, not of arbitrary scale", withQuery("/", { scale: "metric" })],
+    ["Judged good", flags.good ?? 0, "of clips with a row", "Clips that people found good", withQuery("/", { flag: "good" })],
+    ["Judged bad", flags.bad ?? 0, judgedBad, "Clips that people found bad", withQuery("/", { flag: "bad" })],
   ];
-  if (counts.outdated) tiles.push(["Outdated", counts.outdated, "made with another camera"]);
-  if (counts.clips_of_robots) tiles.push(["Of robots", counts.clips_of_robots, "of the rows"]);
-  if (counts.duplicates) tiles.push(["Near-duplicates", counts.duplicates.num_in_groups, `in ${count(counts.duplicates.num_groups, "group")}`]);
+  if (counts.outdated) tiles.push(["Outdated", counts.outdated, "made with another camera", "Rows that handloom run --recompute brings up to date"]);
+  if (counts.clips_of_robots) tiles.push(["Of robots", counts.clips_of_robots, "of the rows", "Clips of datasets of robots"]);
+  if (counts.duplicates) tiles.push(["Near-duplicates", counts.duplicates.num_in_groups, `in ${count(counts.duplicates.num_groups, "group")}`, "Clips that show a recording which another clip shows too"]);
   const shown = (value) => (typeof value === "number" ? value.toLocaleString("en") : value);
   return html`
     <h1 class="hidden-text">Dataset</h1>
     <dl class="tiles">
-      ${tiles.map(([label, value, more, href]) => html`
-        <div class="tile" key=${label}>
+      ${tiles.map(([label, value, more, words, href]) => html`
+        <div class="tile" key=${label} title=${words}>
           <dt>${label}</dt>
-          <dd><span class="tile-value num">${href ? html`<a href=${href}>${shown(value)}</a>` : shown(value)}</span> <span class="soft">${more}</span></dd>
+          <dd><span class="tile-value num">${href && counts.clips ? html`<a href=${href}>${shown(value)}</a>` : shown(value)}</span> <span class="soft">${more}</span></dd>
         </div>`)}
     </dl>
   `;
@@ -217,12 +211,12 @@ function Reason({ one, part, again }) {
 }
 
 const WORDS = [
-  ["dataset", "Dataset"],
-  ["verb", "Verb"],
-  ["noun", "Noun"],
-  ["participant", "Participant"],
-  ["hand", "Hands seen"],
-  ["scale", "Camera's scale"],
+  ["dataset", "Dataset", "The dataset that the clip was ingested from"],
+  ["verb", "Verb", "What is done, as the dataset's annotations say"],
+  ["noun", "Noun", "With what it is done, as the dataset's annotations say"],
+  ["participant", "Participant", "The person, as the dataset names them"],
+  ["hand", "Hands seen", "Which hands of the person are seen in the clip"],
+  ["scale", "Scale of the camera path", "metric: in metres; arbitrary: the shape is known, the size is not; none: no path"],
 ];
 const MOST_WORDS = 10;
 
@@ -230,10 +224,10 @@ function Facets({ facets }) {
   const shown = WORDS.filter(([name]) => facets[name]?.some(([value]) => value !== null));
   return html`
     <div class="multiples">
-      ${shown.map(([name, label]) => {
+      ${shown.map(([name, label, words]) => {
         const most = Math.max(...facets[name].map(([, number]) => number));
         return html`
-          <section class="panel multiple" key=${name} aria-label=${label}>
+          <section class="panel multiple" key=${name} aria-label=${label} title=${words}>
             <h3>${label}</h3>
             <ul class="plain words">
               ${facets[name].slice(0, MOST_WORDS).map(([value, number]) => html`
@@ -256,19 +250,19 @@ function Numbers({ found, chosen }) {
   const empty = found.distributions.filter((one) => !known.includes(one));
   const choose = (name) => {
     setParams({ q: name });
-    document.getElementById("part-outliers")?.scrollIntoView({ block: "start" });
+    jump("outliers");
   };
   return html`
     <div class="multiples numbers">
       ${known.map((one) => html`
-        <button type="button" class="panel multiple" key=${one.name} title=${one.about} aria-pressed=${one.name === chosen} onClick=${() => choose(one.name)}>
-          <span class="multiple-name">${nameOf(one).words}</span>
+        <button type="button" class="panel multiple" key=${one.name} title=${[one.name, one.about].filter(Boolean).join(": ")} aria-pressed=${one.name === chosen} onClick=${() => choose(one.name)}>
+          <span class="multiple-name">${nameWords(one.name)}</span>
           <${Bars} counts=${one.all} />
           <span class="multiple-ends num">${endsOf(one).map((end) => html`<span>${end}</span>`)}</span>
           <span class="soft">${one.unknown ? `unknown in ${shareOf(one.unknown, found.counts.clips)}` : "known in all"}</span>
         </button>`)}
     </div>
-    ${empty.length > 0 && html`<p class="soft">Known in no clip: ${empty.map((one) => nameOf(one).words).join(", ")}.</p>`}
+    ${empty.length > 0 && html`<p class="soft">Known in no clip: ${empty.map((one) => nameWords(one.name)).join(", ")}.</p>`}
   `;
 }
 
@@ -296,6 +290,8 @@ function Outliers({ found, params }) {
   const asked = params.get("q");
   const name = asked || FIRST.find((one) => names.includes(one)) || names[0];
   const order = params.get("order") === "low" ? "low" : "high";
+  const { edges } = found.distributions.find((one) => one.name === name) ?? { edges: [0, 1] };
+  const same = edges[0] === edges[edges.length - 1];
   const [answer, setAnswer] = useState(null);
   const [failed, setFailed] = useState(null);
   const [limit, setLimit] = useState(24);
@@ -328,7 +324,7 @@ function Outliers({ found, params }) {
     ${failed && html`<${Failure} error=${failed} />`}
     ${answer && html`
       <p class="soft">${answer.about}${answer.about && ". "}Known in ${count(answer.known, "clip")}.</p>
-      <${Cards} hits=${answer.hits} text=${(hit) => `${short(hit.value)}${answer.unit ? ` ${answer.unit}` : ""} · ${placeWords(hit.place)}`} />
+      <${Cards} hits=${answer.hits} text=${(hit) => `${short(hit.value)}${answer.unit ? ` ${answer.unit}` : ""} · ${same ? "the same in all" : placeWords(hit.place)}`} />
       ${answer.hits.length >= limit && limit < 200 && html`<button type="button" class="button" onClick=${() => setLimit(Math.min(200, limit * 3))}>More</button>`}
     `}
   `;

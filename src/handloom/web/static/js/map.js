@@ -4,18 +4,17 @@ import { about, get } from "./api.js";
 import { Thumb } from "./card.js";
 import { judgeAll, judged } from "./judge.js";
 import { useKeys } from "./keys.js";
+import { jump } from "./parts.js";
+import { draw, halves, nearest, scaleOf, SHAPES, toPlane } from "./plane.js";
 import { clipHref, go, setParams, withQuery } from "./router.js";
 import { count, Failure, Loading } from "./states.js";
 
 const POINTS = 5000;
-const NEAR_PX = 9;
-const DOT_PX = 3;
 const MOST_CORNERS = 48;
 const MOST_SHOWN = 60;
 const MOST_ZOOM = 200;
 // Okabe and Ito's eight, then four more; values beyond them are grey.
 const COLOURS = ["#56b4e9", "#ff9f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00", "#9b7ede", "#7fd1ae", "#e377c2", "#bcbd22", "#8c8c8c"];
-const SHAPES = 3;
 
 export function Map({ params, version }) {
   const known = about.value?.embeddings ?? [];
@@ -65,7 +64,7 @@ function useNear(at) {
   const box = useRef(null);
   const [near, setNear] = useState(at);
   useEffect(() => {
-    if (at) box.current?.scrollIntoView({ block: "start" });
+    if (at) jump("map");
     const watch = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && setNear(true), { rootMargin: "400px" });
     if (box.current) watch.observe(box.current);
     return () => watch.disconnect();
@@ -216,7 +215,7 @@ function Plane({ found, colour, params }) {
     drawing.current = null;
     redraw();
   };
-  const explained = found.explained === null ? "" : ` They show ${Math.round(100 * found.explained)} % of how the clips differ, so clips that are near here may be unlike in other ways.`;
+  const explained = found.explained === null ? " They are fewer than three, or do not differ: all stand at one point." : ` They show ${Math.round(100 * found.explained)} % of how the clips differ, so clips that are near here may be unlike in other ways.`;
   return html`
     <p class="soft">
       ${found.ids.length < found.total - found.without ? `${count(found.ids.length, "clip")} of ${found.total.toLocaleString("en")}, drawn at random,` : count(found.ids.length, "clip")} along the two main directions of ${found.by} (principal components).${explained}${" "}
@@ -320,88 +319,4 @@ function coloursOf(found, colour, verdicts) {
   }
   const { values, of } = found.codes[colour] ?? { values: [], of: found.ids.map(() => -1) };
   return { values, of, colours: values.map((_, index) => COLOURS[index % COLOURS.length]), rest: "other or unknown" };
-}
-
-const halves = (canvas) => {
-  const { clientWidth: width, clientHeight: height } = canvas;
-  const side = Math.min(width, height) * 0.47;
-  return [width / 2 / side, height / 2 / side];
-};
-
-const scaleOf = (canvas, view) => Math.min(canvas.clientWidth, canvas.clientHeight) * 0.47 * view.zoom;
-
-function toPlane(canvas, view, event) {
-  const box = canvas.getBoundingClientRect();
-  const scale = scaleOf(canvas, view);
-  return [view.x + (event.clientX - box.left - box.width / 2) / scale, view.y - (event.clientY - box.top - box.height / 2) / scale];
-}
-
-function nearest(canvas, { found, view }, event) {
-  const [x, y] = toPlane(canvas, view, event);
-  let best = null;
-  let least = (NEAR_PX / scaleOf(canvas, view)) ** 2;
-  found.xy.forEach(([px, py], index) => {
-    const far = (px - x) ** 2 + (py - y) ** 2;
-    if (far <= least) [best, least] = [index, far];
-  });
-  return best;
-}
-
-function draw(canvas, { found, lasso, chosen, colours, over, drawing, view }) {
-  if (!canvas || !canvas.clientWidth) return;
-  const dense = window.devicePixelRatio || 1;
-  const [width, height] = [canvas.clientWidth, canvas.clientHeight];
-  if (canvas.width !== Math.round(width * dense) || canvas.height !== Math.round(height * dense)) {
-    canvas.width = Math.round(width * dense);
-    canvas.height = Math.round(height * dense);
-  }
-  const style = getComputedStyle(canvas);
-  const pen = canvas.getContext("2d");
-  pen.setTransform(dense, 0, 0, dense, 0, 0);
-  pen.clearRect(0, 0, width, height);
-  const scale = scaleOf(canvas, view);
-  const toPx = ([x, y]) => [width / 2 + (x - view.x) * scale, height / 2 - (y - view.y) * scale];
-  const radius = Math.min(7, DOT_PX * Math.max(1, Math.sqrt(800 / found.ids.length)));
-  const grey = style.getPropertyValue("--bar");
-  const text = style.getPropertyValue("--text");
-  found.xy.forEach((xy, index) => {
-    const [x, y] = toPx(xy);
-    if (x < -9 || y < -9 || x > width + 9 || y > height + 9) return;
-    const code = colours.of[index];
-    pen.globalAlpha = chosen.size && !chosen.has(index) ? 0.25 : 0.85;
-    pen.fillStyle = code < 0 ? grey : colours.colours[code];
-    mark(pen, x, y, radius, code < 0 ? 0 : code % SHAPES);
-  });
-  pen.globalAlpha = 1;
-  pen.strokeStyle = text;
-  if (over !== null && over < found.xy.length) {
-    const [x, y] = toPx(found.xy[over]);
-    pen.lineWidth = 2;
-    pen.beginPath();
-    pen.arc(x, y, radius + 3, 0, 2 * Math.PI);
-    pen.stroke();
-  }
-  const line = drawing.current && !drawing.current.pan ? drawing.current.corners : lasso;
-  if (line.length > 1) {
-    pen.lineWidth = 1.5;
-    pen.setLineDash([5, 4]);
-    pen.beginPath();
-    for (const corner of line) pen.lineTo(...toPx(corner));
-    pen.closePath();
-    pen.stroke();
-    pen.setLineDash([]);
-  }
-}
-
-/** A disc, a square or a triangle: neighbouring values differ by more than colour. */
-function mark(pen, x, y, radius, shape) {
-  pen.beginPath();
-  if (shape === 0) pen.arc(x, y, radius, 0, 2 * Math.PI);
-  else if (shape === 1) pen.rect(x - radius * 0.9, y - radius * 0.9, radius * 1.8, radius * 1.8);
-  else {
-    pen.moveTo(x, y - radius * 1.2);
-    pen.lineTo(x + radius * 1.1, y + radius * 0.8);
-    pen.lineTo(x - radius * 1.1, y + radius * 0.8);
-  }
-  pen.fill();
 }

@@ -73,10 +73,24 @@ export function duration(seconds) {
 
 const UNITS = { px: "px", mm: "mm", m: "m", s: "s", m_s: "m/s", deg: "°", rad: "rad" };
 
+// Where the column's own name does not say it, or two columns differ in their unit alone.
+const WORDS = {
+  duration_s: "duration", num_frames: "frames", num_cuts: "cuts",
+  hand_jitter_px: "hand jitter in the image", hand_jitter_mm: "hand jitter in 3D", hand_reprojection_px: "hand reprojection error",
+  hand_bone_cv: "variation of bone lengths", hand_sigma_mm: "uncertainty of hand distance", hand_max_speed_m_s: "hand max speed",
+  hand_track_residual_px: "hands against tracks", hand_view_log_odds: "log odds of a head camera", hand_scale_sigma: "uncertainty of hand scale",
+  hand_length_found_m: "hand length found", hand_length_found_sigma: "uncertainty of hand length", metric_trust: "trust in metres",
+  focal_found: "focal length found", focal_found_sigma: "uncertainty of focal length", camera_error_px: "camera path error",
+  camera_explained: "corners explained by the path", camera_parallax_px: "camera parallax", camera_scale_sigma: "uncertainty of path scale",
+  camera_residual_px: "tracks at rest against the path", camera_coverage: "frames with a camera pose", track_survival: "tracks that last",
+  track_mean_visible: "visible tracks", track_lost_step: "most tracks lost in a step", share_flagged: "flagged frames", duplicate_share: "repeated frames",
+  hand_coverage: "frames with a hand", hand_coverage_left: "frames with the left hand", hand_coverage_right: "frames with the right hand",
+};
+
 /** A number of quality for the reader: its name in words without its unit, and the unit. */
 export function nameOf({ name, unit }) {
   const [, stem, suffix] = /^(.*?)(?:_(px|mm|m_s|m|s|deg|rad))?$/.exec(name);
-  return { words: stem.replaceAll("_", " "), unit: unit || UNITS[suffix] || "" };
+  return { words: WORDS[name] ?? stem.replaceAll("_", " "), unit: unit || UNITS[suffix] || "" };
 }
 
 /** The same on one line: `hand_max_speed_m_s` as `hand max speed (m/s)`. */
