@@ -364,3 +364,12 @@ def test_a_video_is_extracted_once_as_long_as_it_is_the_same(db, tmp_path):
     path.unlink()
     with pytest.raises(ConfigError, match="there is no file"):
         vector()
+
+
+def test_a_video_that_is_longer_than_it_may_be_is_not_extracted(db, tmp_path):
+    path = tmp_path / "long.mp4"
+    write_video(path, [scene(300)] * 60, np.arange(60) / 15)
+    assert extract(db, str(path), 0.0, 0.3, by=("appearance",), longest_s=1.0)["embedding_appearance"] is not None
+    with pytest.raises(ConfigError, match=r"at most 1 s are") as raised:
+        extract(db, str(path), by=("appearance",), longest_s=1.0)
+    assert str(path) in raised.value.problem

@@ -43,6 +43,7 @@ class Asked:
     end_s: float | None = None
     hz: float | None = None
     source_options: dict[str, Any] | None = None
+    longest_s: float | None = None
 
     @property
     def text_alone(self) -> bool:
@@ -244,7 +245,14 @@ class _Source:
         by = [name for name in asked.names() if not (asked.has_range and name == DEFAULT_BY)]
         movement = asked.has_range or (asked.mirror and DEFAULT_BY in asked.names())
         return video.extract(
-            self._scope.db, self._named("video"), start_s, end_s, asked.source_options, by=by, movement=movement
+            self._scope.db,
+            self._named("video"),
+            start_s,
+            end_s,
+            asked.source_options,
+            by=by,
+            movement=movement,
+            longest_s=asked.longest_s,
         )
 
     @cached_property

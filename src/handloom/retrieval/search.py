@@ -65,6 +65,7 @@ def search(
     end_s: float | None = None,
     hz: float | None = None,
     source_options: dict[str, Any] | None = None,
+    longest_s: float | None = None,
 ) -> Hits:
     """The `k` clips that are most like what is asked for: any of text, clip, video, image, trajectory and vectors.
 
@@ -95,6 +96,7 @@ def search(
             compared embeddings. None: rows of any key; several keys of such a stage are logged as a warning.
         start_s, end_s: the part of `video` that is used. hz: rate of a trajectory without times.
         source_options: of the filesystem of a remote video.
+        longest_s: a longer `video`, or part of it, is an error; None: it is extracted however long that takes.
 
     Raises:
         ConfigError: an argument, the SQL, a file or every part of the query cannot be used.
@@ -115,6 +117,7 @@ def search(
         end_s=end_s,
         hz=hz,
         source_options=source_options,
+        longest_s=longest_s,
     )
     if vector is not None and vectors is not None:
         raise ConfigError("vector and vectors are given", "put all of them into vectors")

@@ -58,14 +58,15 @@ def extract(
     *,
     by: Collection[str] = ("motion",),
     movement: bool = False,
+    longest_s: float | None = None,
 ) -> dict[str, Any]:
     """The columns of a part of a video that a search compares, as `row_arrays` gives them. Only the stages that they
     need are computed, once for the same file and settings.
 
-    by: names of embeddings. movement: also the columns of hands and tracks.
+    by: names of embeddings. movement: also the columns of hands and tracks. longest_s: None: of any length.
 
     Raises:
-        ConfigError: it cannot be read or processed; the stage of an embedding is not in the settings.
+        ConfigError: it cannot be read or processed, or is too long; the stage of an embedding is not in the settings.
     """
     from handloom.stages.extract import Extractor
 
@@ -78,6 +79,10 @@ def extract(
             _kept.move_to_end(key)
             return dict(_kept[key])
     with opened(settings, video, start_s, end_s, source_options) as item:
+        there_s = len(item.header.frame_s) / settings.video.sample_hz
+        if longest_s is not None and there_s > longest_s + 1:
+            problem = f"{there_s:.0f} s of it would be extracted, at most {longest_s:g} s are"
+            raise ConfigError(problem, "cut it to the movement that you look for")
         found = Extractor(settings, "query", stages=graph.ancestors(targets)).columns(item, targets)
     if file is not None and file == _identity(video):
         with _lock:
@@ -152,8 +157,8 @@ def opened(
     inside are raised as ConfigError about --video."""
     query = Clip("query", "query", Path(video).stem, video, start_s, end_s)
     own = decoder_of(settings, source_options) if decoder is None else decoder
+    items = own.stream([query])
     try:
-        items = own.stream([query])  # kept: decoding ends when the generator is deleted
         item = next(items)
         if isinstance(item, HandloomError):
             raise item
@@ -162,6 +167,7 @@ def opened(
         hint = QUERY_HINTS.get(error.reason, OTHER_HINT) if isinstance(error, ClipError) else error.hint
         raise ConfigError(f"--video {video}: {error.problem}", hint) from error
     finally:
+        items.close()  # first: its thread may be in the middle of a clip that nobody reads any more
         if decoder is None:
             own.close()
 

@@ -23,7 +23,7 @@ from handloom.retrieval.words import MEANING
 from handloom.schemas.tables.stage_columns import key_column
 from handloom.store.filters import both, calls_only, clause, in_list
 from handloom.store.search.results import Hits
-from handloom.web.answers import LONGEST_S, asked_version, blocking, json_answer, number, whole_number
+from handloom.web.answers import LONGEST_S, TookTooLong, asked_version, blocking, json_answer, number, whole_number
 from handloom.web.catalogue import FACETS, FLAGS, NUMBERS, Catalogue, Filters, Known
 from handloom.web.dataset import lassoed
 from handloom.web.gallery import Gallery
@@ -43,8 +43,9 @@ DEPTHS = (100, 400, 2000)
 """How many clips are ranked: as many as a page needs. The last is the end of every ranked list."""
 MOST_RANKED = DEPTHS[-1]
 KEPT_QUERIES = 32
-EXTRACT_S = 120.0
-"""For a search by a video that is not in the table."""
+EXTRACT_S, LONGEST_VIDEO_S = 120.0, 60.0
+"""A search by a video that is not in the table takes so long at most; so much of one is extracted. What is given up
+goes on in its thread, and the next one waits for it."""
 MOST_IDS = 20_000  # in one filter
 BOTH = ("motion", "look")
 
@@ -114,7 +115,7 @@ class Searches:
         }
         if query.upload is not None:
             upload = self.uploads.get(query.upload)
-            asked[upload.kind] = str(upload.path)
+            asked |= {upload.kind: str(upload.path), "longest_s": LONGEST_VIDEO_S}
             try:
                 with self._one_video:  # it is extracted: two at once would take twice as long
                     hits: Hits = self._gallery.db.search(**asked)
@@ -330,7 +331,13 @@ def routes(gallery: Gallery) -> list[Route]:
         if lasso := params.get("lasso"):
             chosen = await blocking(lassoed, gallery, lasso, page["version"])
             filters = replace(filters, where=both(filters.where, chosen))
-        told, catalogue, places = await blocking(searches.answer, query, filters, limit_s=limit_s, **page)
+        try:
+            told, catalogue, places = await blocking(searches.answer, query, filters, limit_s=limit_s, **page)
+        except TookTooLong as error:
+            if query.upload is None:
+                raise
+            hint = "another video may be extracted now: try again in a minute; a shorter one takes less"
+            raise TookTooLong(error.problem, hint) from error
         answer = json_answer(request, told)
         answer.background = BackgroundTask(bring_strips, catalogue, places)
         return answer
