@@ -3,9 +3,9 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from support.browsing import chromium
 from support.rows import make_row
 
-from handloom.bench.serve.browser import find_chromium
 from handloom.bench.serve.measure import Size, bench_serve, goals_of, lost_frames, spread
 from handloom.bench.serve.rows import CLUSTERED, UNKNOWN, Templates, Texts, copies, sentences
 from handloom.bench.watch import Watch
@@ -56,9 +56,8 @@ def test_the_arithmetic():
 
 @pytest.mark.slow
 def test_a_small_report(tmp_path):
-    if find_chromium() is None:
-        pytest.skip("needs Chromium (Debian and Ubuntu: apt-get install chromium)")
-    pytest.importorskip("playwright")
+    with chromium():  # or it is skipped
+        pass
     size = Size(rows=96, scenes=1, searches=2, loads=1, clips=1, cards=60)
     results = bench_serve(tmp_path, Watch([].append), size)["results"]
     assert set(results["first_hit"]) == {"words", "like_a_clip", "filter"}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ import pytest
 import uvicorn
 
 from handloom.api import Database
+from handloom.bench.serve.browser import browser
+from handloom.errors import ConfigError
 from handloom.web.app import make_app
 from handloom.web.gallery import Gallery
 
@@ -42,19 +43,13 @@ def served(db: Database, *, judging: bool = False) -> Iterator[str]:
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """Playwright's browser. Skips the test where there is none."""
-    api = pytest.importorskip("playwright.sync_api", reason="needs Playwright (pip install 'handloom[dev]')")
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("needs Chromium (Debian and Ubuntu: apt-get install chromium)")
-    flags = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-    flags += [
-        "--disable-gpu-rasterization",
-    ]  # else whole pages are drawn as 3D: 100 ms each
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=flags)
-        yield browser
-        browser.close()
+    """Playwright's browser. Skips the test where one of the two is missing."""
+    with ExitStack() as started:
+        try:
+            found = started.enter_context(browser())
+        except ConfigError as error:
+            pytest.skip(f"{error.problem}: {error.hint}")
+        yield found
 
 
 @dataclass
@@ -73,6 +68,7 @@ class Watch:
 
     def _said(self, message: Any) -> None:
         provoked = any(f"status of {status} " in message.text for status in self.expected)
+        provoked |= "GPU stall due to ReadPixels" in message.text  # 3D on a page that is drawn without a graphics card
         if message.type in ("error", "warning") and not provoked:
             self.faults.append(f"console: {message.text} ({message.location.get('url', '')})")
 

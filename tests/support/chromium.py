@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import html
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from handloom.bench.serve.browser import find_chromium
 
 # As root in a container, and without the calls home that a new profile makes.
 FLAGS = (
@@ -33,7 +34,7 @@ def measured_in_chromium(page: str, measure: str, widths: list[int], tmp_path: P
 
     Skips the test where there is no Chromium.
     """
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    chromium = find_chromium()
     if chromium is None:
         pytest.skip("needs Chromium (Debian and Ubuntu: apt-get install chromium)")
     frames = "".join(FRAME.format(page=html.escape(page, quote=True), width=width) for width in widths)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -35,20 +35,22 @@ def find_chromium() -> str | None:
 
 @contextmanager
 def browser() -> Iterator[Any]:
-    """A headless Chromium of Playwright. Raises ConfigError where one of them is missing."""
+    """A headless Chromium of Playwright. Raises ConfigError where one is missing, or Playwright does not start."""
     try:
-        from playwright.sync_api import sync_playwright
+        from playwright.sync_api import Error, sync_playwright
     except ModuleNotFoundError as error:
         raise ConfigError("the package playwright is not installed", "pip install playwright") from error
     path = find_chromium()
     if path is None:
         raise ConfigError("there is no Chromium on this machine", "Debian and Ubuntu: apt-get install chromium")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+    with ExitStack() as started:
         try:
-            yield opened
-        finally:
-            opened.close()
+            playwright = started.enter_context(sync_playwright())
+        except Error as error:  # the node that it brings is for another system
+            raise ConfigError(f"Playwright does not start: {error.message}", "pip install playwright again") from error
+        opened = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        started.callback(opened.close)
+        yield opened
 
 
 class Visitor:
