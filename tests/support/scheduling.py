@@ -30,6 +30,7 @@ LONG = (
     "pipelines/test_stages_page.py",
     "pipelines/test_changed.py",
     "sim/test_sim.py",
+    "test_lint.py",
     "pipelines/test_nodes.py",
     "store/test_lance_faults.py",
     "workers/test_extract.py",
