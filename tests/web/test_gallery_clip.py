@@ -19,7 +19,7 @@ from handloom.schemas.tables.row import row_arrays
 from handloom.schemas.tables.segments import SEGMENT
 from handloom.video.fetch.version import with_versions
 from handloom.video.write import write_video
-from handloom.web.clips import arrays_of, speeds_of
+from handloom.web.clips.arrays import arrays_of, speeds_of
 
 ODD_IDS = (
     "d:a/b/../../etc/passwd:0-1000", "d:100%2F#?&=+ é日本:0-1000", "d:'; DROP TABLE clips; --:0-1",
@@ -92,7 +92,7 @@ def test_arrays_are_those_of_the_row(client):
     assert list(found) == told["arrays"]
     assert {"hand_keypoints_px", "track_points_px", "frame_s", "hand_speed_m_s"} <= set(found)
     for name, array in found.items():
-        expected = arrays_of(row)[name]
+        expected = arrays_of(row)[name]()
         assert array.shape == expected.shape
         np.testing.assert_array_equal(array, expected.astype(array.dtype), name)
     some = unpacked(get(client, "/api/arrays", clip_id, "&names=frame_s,hand_visible").content)

@@ -24,8 +24,8 @@ from handloom.store.clips.removal import remove_clips
 from handloom.store.search.index import build_indexes
 from handloom.web.answers import TookTooLong, blocking
 from handloom.web.catalogue import BINS, Catalogue, Filters, Known
+from handloom.web.clips.media import Upload
 from handloom.web.gallery import IDLE_S, Gallery
-from handloom.web.media import Upload
 from handloom.web.searching import sql_of
 
 NUM = 23

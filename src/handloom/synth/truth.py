@@ -98,9 +98,10 @@ class Truth:
         np.savez_compressed(path, **stored)
 
     @staticmethod
-    def load(path: Path | str) -> Truth:
+    def load(path: Path | str, *, maps: bool = True) -> Truth:
+        """Read one. maps: with `depth` and `ids`, which are most of the file."""
         with np.load(path) as file:
-            stored: dict[str, Any] = dict(file)
+            stored: dict[str, Any] = {name: file[name] for name in file.files if maps or name not in _STORED_MAPS}
         texts = json.loads(str(stored.pop("texts")))
         stored["object_nouns"] = tuple(texts["object_nouns"])
         stored["camera_model"] = texts.get("camera_model", "opencv")
@@ -114,6 +115,7 @@ class Truth:
 
 
 _TEXTS, _MAPS = ("object_nouns", "camera_model", "actions", "contacts"), ("depth", "ids")
+_STORED_MAPS = (*_MAPS, "map_shape")
 
 
 def quantised(depth_m: NDArray[np.float32]) -> NDArray[np.uint16]:

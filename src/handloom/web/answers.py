@@ -185,7 +185,9 @@ class FileAnswer(FileResponse):
 def handloom_error(request: Request, error: Exception) -> Response:
     """An error that handloom raises on purpose."""
     problem, hint = getattr(error, "problem", str(error)), getattr(error, "hint", "")
-    return error_answer(request, problem, hint, next(code for kind, code in STATUS if isinstance(error, kind)))
+    status = next(code for kind, code in STATUS if isinstance(error, kind))
+    needs_package = isinstance(error.__cause__, ModuleNotFoundError)
+    return error_answer(request, problem, hint, 501 if needs_package else status)
 
 
 def http_error(request: Request, error: Exception) -> Response:

@@ -25,7 +25,7 @@ from handloom.schemas.tables.embeddings import embedding_columns
 from handloom.schemas.tables.robot import TABLE as EPISODES
 from handloom.store.filters import stages_of
 from handloom.store.search.index import TEXT_COLUMNS
-from handloom.web import clips, dataset, episodes, judging, media, searching
+from handloom.web import dataset, episodes, judging, searching
 from handloom.web.access import LOOPBACK, Access
 from handloom.web.answers import (
     NotThere,
@@ -39,13 +39,14 @@ from handloom.web.answers import (
     no_form,
 )
 from handloom.web.catalogue import FACETS
+from handloom.web.clips import facts, media, truth
 from handloom.web.gallery import Gallery
 
 STATIC = Path(__file__).parent / "static"
 PAGES = ("/", "/clip", "/clip/{rest:path}", "/dataset", "/episodes", "/episode", "/episode/{rest:path}")
 """Addresses of pages: all are one file, whose scripts read the address."""
 PARTS: tuple[Callable[[Gallery], list[Route]], ...] = (
-    *(searching.routes, clips.routes, media.routes),
+    *(searching.routes, facts.routes, truth.routes, media.routes),
     *(dataset.routes, judging.routes, episodes.routes),
 )
 

@@ -24,7 +24,7 @@ from handloom.store.runs.runs import Run, list_runs
 from handloom.store.search.copies import stored_rows
 from handloom.web.answers import asked_version, blocking, json_answer, whole_number
 from handloom.web.catalogue import WORDS, Catalogue
-from handloom.web.clips import unit_of
+from handloom.web.clips.facts import unit_of
 from handloom.web.gallery import Gallery
 
 COUNTED_EVERY_S = 5.0

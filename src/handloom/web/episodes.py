@@ -38,9 +38,8 @@ from handloom.web.answers import (
     packed,
     whole_number,
 )  # fmt: skip
-from handloom.web.clips import size_of_first
+from handloom.web.clips.media import file_name, size_of_first, smaller
 from handloom.web.gallery import Gallery, Kept
-from handloom.web.media import file_name, smaller
 
 IMAGES = "frame_jpeg"
 SIGNALS = ("frame_s", "state", "action")

@@ -25,9 +25,9 @@ from handloom.store.filters import both, calls_only, clause, in_list
 from handloom.store.search.results import Hits
 from handloom.web.answers import LONGEST_S, TookTooLong, asked_version, blocking, json_answer, number, whole_number
 from handloom.web.catalogue import FACETS, FLAGS, NUMBERS, Catalogue, Filters, Known
+from handloom.web.clips.media import Uploads
 from handloom.web.dataset import lassoed
 from handloom.web.gallery import Gallery
-from handloom.web.media import Uploads
 
 MOST_TEXT, MOST_WHERE, MOST_LIMIT = 2000, 4000, 200
 FUNCTIONS = {

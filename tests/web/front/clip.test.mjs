@@ -7,8 +7,8 @@ globalThis.cancelAnimationFrame = () => {};
 globalThis.window = { location: new URL("http://here/clip/a"), history: {}, addEventListener() {} };
 
 const js = new URL("../../../src/handloom/web/static/js/", import.meta.url);
-const [row, timeline, compare, clipPage, player] = await Promise.all(
-  ["row", "timeline", "compare", "clip", "player"].map((name) => import(new URL(`${name}.js`, js))),
+const [row, timeline, plane, compare, clipPage, clock_] = await Promise.all(
+  ["row", "timeline", "timeplane", "compare", "clip", "clock"].map((name) => import(new URL(`${name}.js`, js))),
 );
 const facts = (changes = {}) => ({ clip_id: "a", frame_s: [2, 2.1, 2.2, 2.4], source: [640, 360], flags: [], segments: [], ...changes });
 
@@ -50,7 +50,7 @@ test("frames with a flag are joined where they touch, and nothing is lost", () =
 
 test("round steps are 1, 2 or 5 times a power of ten, and never too small", () => {
   for (let least = 0.0013; least < 2000; least *= 1.37) {
-    const step = timeline.roundStep(least);
+    const step = plane.roundStep(least);
     assert.ok(step >= least - 1e-9 && step < 2.51 * least, `${least} ${step}`);
     assert.match(step.toPrecision(1).replace(/[0.]|e.*/g, ""), /^[125]$/);
   }
@@ -70,7 +70,7 @@ test("numbers of two clips stand beside each other; what neither knows is left o
 });
 
 test("steps of the clock stay on the first clip's frames and inside the clips", () => {
-  const clock = new player.Clock();
+  const clock = new clock_.Clock();
   const [first, second] = [new row.Clip(facts()), new row.Clip(facts({ clip_id: "b", frame_s: [0, 1] }))];
   clock.follow([first, second]);
   assert.equal(clock.duration_s, 2);
@@ -85,7 +85,7 @@ test("steps of the clock stay on the first clip's frames and inside the clips", 
 });
 
 test("a clock at its end begins again, or stops where it must not", () => {
-  const clock = new player.Clock();
+  const clock = new clock_.Clock();
   clock.follow([new row.Clip(facts())]);
   clock.seek(0.35);
   clock.advance(0.2);

@@ -21,8 +21,8 @@ globalThis.window = {
 };
 
 const js = new URL("../../../src/handloom/web/static/js/", import.meta.url);
-const [router, virtual, hits, filters, api, keys, states, card, curves, path, runs] = await Promise.all(
-  ["router", "virtual", "hits", "filters", "api", "keys", "states", "card", "curves", "path", "runs"].map((name) => import(new URL(`${name}.js`, js))),
+const [router, virtual, hits, filters, api, keys, states, card, curves, path, plane, runs] = await Promise.all(
+  ["router", "virtual", "hits", "filters", "api", "keys", "states", "card", "curves", "path", "timeplane", "runs"].map((name) => import(new URL(`${name}.js`, js))),
 );
 
 beforeEach(() => {
@@ -361,7 +361,7 @@ test("an action lies over the state of its name, and no number is lost or shown 
 test("curves and ways are columns of the arrays, and unknown values have no range", () => {
   const array = { data: Float32Array.from([1, 2, 3, NaN, 5, 6, 7, 8]), shape: [2, 4] };
   assert.deepEqual([...curves.columnOf(array, 1)], [2, 6]);
-  assert.deepEqual(curves.rangeOf([curves.columnOf(array, 3), curves.columnOf(array, 0)]), [1, 8]);
-  assert.equal(curves.rangeOf([Float32Array.of(NaN)]), null);
+  assert.deepEqual(plane.rangeOf([curves.columnOf(array, 3), curves.columnOf(array, 0)]), [1, 8]);
+  assert.equal(plane.rangeOf([Float32Array.of(NaN)]), null);
   assert.deepEqual([...path.wayOf(array, { index: [2, 0, 1] })], [3, 1, 2, 7, 5, 6]);
 });

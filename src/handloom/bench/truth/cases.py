@@ -19,6 +19,8 @@ from handloom.bench.truth.hot3d import hot3d_clips, read_hot3d
 from handloom.bench.truth.hot3d_recording import hot3d_recordings, read_recording
 from handloom.bench.truth.mano import mano_folder, read_hands
 from handloom.bench.truth.recorded import Recorded
+from handloom.bench.truth.rendered import SUFFIX as TRUTH
+from handloom.bench.truth.rendered import hands_at
 from handloom.errors import ConfigError
 from handloom.ingest.camera.file import SUFFIX, read_camera_file
 from handloom.schemas.camera_presets import PRESETS
@@ -84,7 +86,7 @@ class Loaded:
 
 def rendered_cases(folder: Path, names: tuple[str, ...]) -> list[Case]:
     """The clips that `synth` rendered into `folder`."""
-    return [Case(name, RENDERED, folder / f"{name}.mp4", folder / f"{name}.truth.npz") for name in names]
+    return [Case(name, RENDERED, folder / f"{name}.mp4", folder / f"{name}{TRUTH}") for name in names]
 
 
 def real_cases(folder: Path) -> list[Case]:
@@ -143,18 +145,8 @@ def _rendered(case: Case, clip: Clip, packets, index, short_side_px: int) -> Loa
     truth = Truth.load(case.truth)
     given = read_camera_file(str(case.video.with_suffix(SUFFIX)))
     clip = replace(clip, camera=given.text(0.0, None))
-    matrix, camera = truth.camera_matrix, truth.lens.camera
-    px = truth.keypoints_px[index]
-    hands = TrueHands(
-        px,
-        truth.keypoints_cam_m[index],
-        truth.keypoints_world_m[index],
-        truth.hand_visible[index],
-        float(np.sqrt(matrix[0, 0] * matrix[1, 1])),
-        truth.frame_s[index],
-        truth.world_from_camera[index],
-        truth.lens.inside(px).any(axis=-1),
-    )
+    camera = truth.lens.camera
+    hands = hands_at(truth, index)
     frames = _decode(case.video, packets, index, short_side_px)
     return Loaded(
         clip, packets.info, frames, index, hands, truth.world_from_camera[index], camera, truth, "exact: rendered"

@@ -15,10 +15,15 @@ Floats = NDArray[np.floating[Any]]
 
 def metric_poses(path: CameraPath) -> NDArray[np.float64] | None:
     """(T, 4, 4) world_from_camera with translations in metres; None without poses or where their unit is unknown."""
-    if path.world_from_camera is None or path.unit_m is None:
+    return scaled_poses(path.world_from_camera, path.unit_m)
+
+
+def scaled_poses(world_from_camera: Floats | None, unit_m: float | None) -> NDArray[np.float64] | None:
+    """`metric_poses` of a row's two columns: (T, 4, 4), and how many metres one unit of its world is."""
+    if world_from_camera is None or unit_m is None:
         return None
-    poses = path.world_from_camera.astype(np.float64)
-    poses[:, :3, 3] *= path.unit_m
+    poses = np.array(world_from_camera, np.float64)
+    poses[:, :3, 3] *= unit_m
     return poses
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from handloom.geometry.camera.world import rays_of, to_world
+from handloom.geometry.camera.world import rays_of, scaled_poses, to_world
 from handloom.schemas.tables.later_grids import GRID_INDEX, GRID_SHAPES
 from handloom.schemas.tables.row import row_camera
 from handloom.schemas.values import Camera
@@ -52,8 +52,9 @@ class StoredGrids:
         camera = None if row.get("camera_matrix") is None else row_camera(row)
         first = np.append(edge, len(frames)).astype(np.int64)
         visible = columns.pop(VISIBLE)
+        poses = scaled_poses(row.get("world_from_camera"), row.get("world_unit_m"))
         return StoredGrids(
-            begun[edge].astype(np.int64), first, frames[edge].astype(np.int64), visible, columns, camera, _metric(row)
+            begun[edge].astype(np.int64), first, frames[edge].astype(np.int64), visible, columns, camera, poses
         )
 
     @property
@@ -169,12 +170,3 @@ def world_points(
 
 def _rank(seen: NDArray[np.bool_]) -> tuple[int, int]:
     return int(seen.all(axis=0).sum()), int(seen.sum())
-
-
-def _metric(row: Mapping[str, Any]) -> NDArray[np.float64] | None:
-    poses, unit_m = row.get("world_from_camera"), row.get("world_unit_m")
-    if poses is None or unit_m is None:
-        return None
-    poses = np.array(poses, np.float64)
-    poses[:, :3, 3] *= unit_m
-    return poses

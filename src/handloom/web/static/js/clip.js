@@ -5,25 +5,28 @@ import { Compare, CompareWith } from "./compare.js";
 import { Made, Quality, Similar, Source, Take } from "./details.js";
 import { Judge, judgementOf } from "./judge.js";
 import { useKeys } from "./keys.js";
-import { Clock, LAYERS, Transport } from "./player.js";
+import { Clock } from "./clock.js";
+import { LAYERS, Transport } from "./player.js";
 import { place, setParams } from "./router.js";
 import { indexAt } from "./row.js";
 import { VIEWS } from "./scene.js";
 import { Empty, duration } from "./states.js";
-import { layersOf, useClip, Watch } from "./watch.js";
+import { Truth } from "./truth.js";
+import { layersFor, layersOf, useClip, Watch } from "./watch.js";
 
 const replace = { replace: true };
 const SAVE_MS = 400; // after the clock has come to rest its time goes into the address
 
-/** id: the clip; params: of the address (URLSearchParams): with, with_v, v, t, off, view, source, by. */
+/** id: the clip; params: of the address (URLSearchParams): with, with_v, v, t, off, truth, view, source, by. */
 export const Page = ({ id, params }) => html`<${One} key=${id} id=${id} params=${params} />`; // another clip begins anew
 
 function One({ id, params }) {
   const clock = useMemo(() => new Clock(), []);
-  const layers = useMemo(() => signal(layersOf(params.get("off"))), []);
-  const first = useClip(id, params.get("v"));
+  const layers = useMemo(() => signal(layersOf(params)), []);
+  const wantsTruth = params.get("truth") !== null;
+  const first = useClip(id, params.get("v"), wantsTruth);
   const other = params.get("with");
-  const second = useClip(other, params.get("with_v"));
+  const second = useClip(other, params.get("with_v"), wantsTruth);
   const { clip } = first;
   const view = VIEWS.some(([name]) => name === params.get("view")) ? params.get("view") : "orbit";
 
@@ -43,23 +46,25 @@ function One({ id, params }) {
 
   const setLayer = (name) => {
     layers.value = { ...layers.peek(), [name]: !layers.peek()[name] };
-    const off = LAYERS.map(([one]) => one).filter((one) => !layers.peek()[one]);
-    setParams({ off: off.join(",") || null }, replace);
+    const off = LAYERS.map(([one]) => one).filter((one) => one !== "truth" && !layers.peek()[one]);
+    setParams({ off: off.join(",") || null, truth: layers.peek().truth ? "1" : null }, replace);
   };
+  const there = layersFor([clip, beside].filter(Boolean));
   const setView = (next) => setParams({ view: next === "orbit" ? null : next }, replace);
-  useKeys("Clip", clipKeys({ clock, clip: clip ?? beside, setLayer, view, setView }));
+  useKeys("Clip", clipKeys({ clock, clip: clip ?? beside, there, setLayer, view, setView }));
 
   if (!id) return html`<${Empty} title="No clip is named" hint="Choose one on the search page." />`;
-  const shared = { clock, layers, view, setView, source: params.get("source"), setSource: (source) => setParams({ source }, replace) };
+  const shared = { clock, layers, there, setLayer, view, setView, source: params.get("source"), setSource: (source) => setParams({ source }, replace) };
   return html`
     <div class="clip-page">
-      <${Head} id=${id} clip=${clip} />
+      <${Head} id=${id} clip=${clip} truth=${there.some(([name]) => name === "truth") ? { shown: wantsTruth, turn: () => setLayer("truth") } : null} />
       ${other
-        ? html`<${Compare} pair=${[first, second]} places=${[{ id, version: params.get("v") }, { id: other, version: params.get("with_v") }]} setLayer=${setLayer} ...${shared} />`
+        ? html`<${Compare} pair=${[first, second]} places=${[{ id, version: params.get("v") }, { id: other, version: params.get("with_v") }]} ...${shared} />`
         : html`
-            <${Watch} loaded=${first} title=${id} ...${shared}><${Transport} clock=${clock} layers=${layers} setLayer=${setLayer} /><//>
+            <${Watch} loaded=${first} title=${id} ...${shared}><${Transport} clock=${clock} layers=${layers} there=${there} setLayer=${setLayer} /><//>
             ${clip && html`
               <div class="clip-panels">
+                ${wantsTruth && first.truth && html`<${Truth} truth=${first.truth} />`}
                 <${Quality} facts=${clip.facts} />
                 <${Source} clip=${clip} />
                 <div class="clip-column"><section class="panel clip-panel"><h2>Judgement</h2><${Judge} id=${id} version=${clip.facts.version} /></section><${Take} facts=${clip.facts} /><${Made} facts=${clip.facts} /></div>
@@ -71,7 +76,8 @@ function One({ id, params }) {
   `;
 }
 
-function Head({ id, clip }) {
+/** truth: {shown, turn()} where one is known of a clip of the page. */
+function Head({ id, clip, truth }) {
   const listed = clip?.facts.facts ?? {};
   const words = listed.narration || [listed.verb, listed.noun].filter(Boolean).join(" ");
   return html`
@@ -83,7 +89,10 @@ function Head({ id, clip }) {
           ${clip && about.value && clip.facts.version < about.value.version ? " (not the newest)" : ""}
         </p>
       </div>
-      <${CompareWith} id=${id} />
+      <div class="clip-head-buttons">
+        ${truth && html`<button type="button" class="button" aria-pressed=${truth.shown} title="The exact truth of this rendered clip: over the image, in 3D, as errors (7)" onClick=${truth.turn}>Compare with the truth</button>`}
+        <${CompareWith} id=${id} />
+      </div>
     </header>
   `;
 }
@@ -118,7 +127,7 @@ function useSavedTime(clock, clip) {
   }, [clock, clip]);
 }
 
-function clipKeys({ clock, clip, setLayer, view, setView }) {
+function clipKeys({ clock, clip, there, setLayer, view, setView }) {
   const toSegment = (direction) => {
     if (!clip?.length) return false;
     clock.pause();
@@ -136,7 +145,7 @@ function clipKeys({ clock, clip, setLayer, view, setView }) {
     { keys: ["End"], about: "last frame", run: () => clock.step(Infinity) },
     { keys: ["["], about: "start of this action, or of the one before", run: () => toSegment(-1) },
     { keys: ["]"], about: "start of the next action", run: () => toSegment(1) },
-    ...LAYERS.map(([name, title], n) => ({ keys: [String(n + 1)], about: `${title.toLowerCase()}: on or off`, run: () => setLayer(name) })),
+    ...there.map(([name, title, key]) => ({ keys: [String(key)], about: `${title.toLowerCase()}: on or off`, run: () => setLayer(name) })),
     { keys: ["v"], about: "3D view: orbit, follow the camera, from above", run: nextView },
     { keys: ["-"], about: "slower", run: () => clock.faster(-1) },
     { keys: ["+", "="], about: "faster", run: () => clock.faster(1) },

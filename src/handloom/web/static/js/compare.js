@@ -7,10 +7,10 @@ import { Transport } from "./player.js";
 import { Watch } from "./watch.js";
 
 /** The page of two clips. pair: two of `useClip`; places: [{id, version}] of them. */
-export function Compare({ pair, places, clock, layers, setLayer, view, setView, source, setSource }) {
+export function Compare({ pair, places, clock, layers, there, setLayer, view, setView, source, setSource }) {
   const clips = pair.map(({ clip }) => clip);
   return html`
-    <${Transport} clock=${clock} layers=${layers} setLayer=${setLayer}>
+    <${Transport} clock=${clock} layers=${layers} there=${there} setLayer=${setLayer}>
       <button type="button" class="button" onClick=${() => setParams({ with: null, with_v: null })}>Close the comparison</button>
     <//>
     <div class="clip-pair">
@@ -19,7 +19,7 @@ export function Compare({ pair, places, clock, layers, setLayer, view, setView, 
           <h2><span class="clip-letter">${"AB"[n]}</span> <a href=${clipHref(places[n].id, { v: places[n].version })}>${places[n].id}</a>
             ${places[n].version != null && html` <span class="chip">version ${places[n].version}</span>`}</h2>
           ${clips[n]?.facts.facts?.narration && html`<p class="soft">${clips[n].facts.facts.narration}</p>`}
-          <${Watch} loaded=${loaded} clock=${clock} layers=${layers} view=${view} setView=${setView} source=${n ? null : source} setSource=${setSource} title=${`Clip ${"AB"[n]}`} />
+          <${Watch} loaded=${loaded} clock=${clock} layers=${layers} view=${view} setView=${setView} source=${n ? null : source} setSource=${setSource} title=${`Clip ${"AB"[n]}`} shape=${shapeOf(clips[1 - n])} />
           ${clips[n] && html`<div class="panel clip-panel clip-judge"><${Judge} id=${places[n].id} version=${clips[n].facts.version} keys=${false} /></div>`}
         </section>
       `)}
@@ -27,6 +27,8 @@ export function Compare({ pair, places, clock, layers, setLayer, view, setView, 
     ${clips[0] && clips[1] && html`<${Differences} clips=${clips} />`}
   `;
 }
+
+const shapeOf = (clip) => (clip ? clip.width / clip.height : undefined);
 
 /** The numbers of quality of both, and by how much they differ. */
 function Differences({ clips }) {

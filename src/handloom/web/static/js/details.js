@@ -14,7 +14,7 @@ export function Quality({ facts }) {
     <section class="panel clip-panel">
       <h2>Quality</h2>
       ${known.length
-        ? html`<table class="clip-quality">
+        ? html`<div class="clip-table"><table class="clip-quality">
             <thead><tr><th>Number</th><th>Value</th><th>Higher than … of clips</th></tr></thead>
             <tbody>
               ${known.map(
@@ -25,7 +25,7 @@ export function Quality({ facts }) {
                 </tr>`,
               )}
             </tbody>
-          </table>`
+          </table></div>`
         : html`<p class="soft">No number of quality is known: the stage <code>quality</code> has not run on this clip.</p>`}
       ${known.length > 0 && unknown.length > 0 && html`<p class="soft">Not known: ${unknown.map((one) => nameOf(one).words).join(", ")}.</p>`}
     </section>
@@ -75,7 +75,7 @@ export function Made({ facts }) {
       ${facts_([["Run", run?.run_key], ["When", run?.at], ["Machine", facts.host]])}
       <details>
         <summary>${(stages ?? []).length} stages${(stages ?? []).some(({ current }) => current === false) ? ", some outdated" : ""}</summary>
-        <table class="clip-stages">
+        <div class="clip-table"><table class="clip-stages">
           <thead><tr><th>Stage</th><th>Key</th><th>State</th></tr></thead>
           <tbody>
             ${(stages ?? []).map(
@@ -85,7 +85,7 @@ export function Made({ facts }) {
               </tr>`,
             )}
           </tbody>
-        </table>
+        </table></div>
       </details>
       ${run?.settings && html`<details><summary>Settings</summary><pre class="clip-code">${JSON.stringify(run.settings, null, 2)}</pre></details>`}
     </section>

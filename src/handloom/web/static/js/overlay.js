@@ -1,15 +1,24 @@
-// Hands, tracks and held things of one frame, drawn on a canvas over its image: as draw/overlay.py of `handloom show` draws them.
+// Hands, tracks, held things and a body of one frame, drawn on a canvas over its image as draw/overlay.py of `handloom show` draws them; and the true hands.
 
 export const HAND_COLORS = ["rgb(86 180 233)", "rgb(255 159 0)"]; // left, right: Okabe and Ito's palette
 export const THING_COLORS = ["rgb(255 60 200)", "rgb(0 255 160)", "rgb(120 120 255)", "rgb(255 220 0)"];
 const OTHER_COLOR = "rgb(110 110 110)";
 const EDGE = "rgb(15 15 15)";
 const LETTERS = ["L", "R"];
-const NUM_KEYPOINTS = 21;
+export const BODY_COLOR = "rgb(0 158 115)";
+const TRUTH_COLOR = "white";
+export const NUM_KEYPOINTS = 21;
 export const SKELETON = [
   [0, 1], [0, 5], [5, 9], [9, 13], [13, 17], [0, 17],
   [1, 2], [2, 3], [3, 4], [5, 6], [6, 7], [7, 8], [9, 10], [10, 11], [11, 12], [13, 14], [14, 15], [15, 16], [17, 18], [18, 19], [19, 20],
 ];
+/** Of the body's 33 keypoints: as geometry/bodies.py. */
+export const BODY_BONES = [
+  [11, 12], [23, 24], [9, 10], [0, 2], [0, 5], [2, 7], [5, 8],
+  [11, 13], [13, 15], [15, 17], [15, 19], [15, 21], [11, 23], [23, 25], [25, 27], [27, 29], [29, 31],
+  [12, 14], [14, 16], [16, 18], [16, 20], [16, 22], [12, 24], [24, 26], [26, 28], [28, 30], [30, 32],
+];
+const SEEN_VISIBILITY = 0.5; // below it the network guesses where a keypoint is
 const TAIL_FRAMES = 8;
 const TAIL_SHARE = 0.09; // longest tail, as a share of the image's short side
 const STILL_SHARE = 0.004; // a shorter tail is drawn as a dot
@@ -17,7 +26,7 @@ const STILL_SHARE = 0.004; // a shorter tail is drawn as a dot
 /** The 2D context of a canvas that the processor draws: 1,500 short lines cost it a few ms, and much more a graphics chip that is emulated. */
 export const flat = (canvas) => canvas.getContext("2d", { willReadFrequently: true });
 
-/** Draw a frame's layers on a cleared canvas. layers: {hands, tracks, things, others}. */
+/** Draw a frame's layers on a cleared canvas. layers: {hands, tracks, things, body, others, truth}. */
 export function drawOverlay(canvas, clip, frame, layers) {
   const context = flat(canvas);
   context.setTransform(1, 0, 0, 1, 0, 0);
@@ -33,8 +42,10 @@ export function drawOverlay(canvas, clip, frame, layers) {
   };
   if (layers.tracks) drawTracks(at, clip, frame);
   if (layers.things) drawThings(at, clip, frame);
+  if (layers.body) drawBody(at, clip, frame);
   if (layers.others) drawOthers(at, clip, frame);
   if (layers.hands) drawHands(at, clip, frame);
+  if (layers.truth) drawTruth(at, clip, frame);
 }
 
 function drawTracks({ context, unit, short, x, y }, { tracks }, frame) {
@@ -93,12 +104,50 @@ function drawThings({ context, short, x, y }, { facts, tracks }, frame) {
   }
 }
 
+/** Bones between keypoints that the network has seen, not guessed. */
+function drawBody(at, { arrays, length }, frame) {
+  const { body_keypoints_px: keypoints, body_keypoint_visibility: visibility } = arrays;
+  if (!keypoints || !visibility) return;
+  const num = visibility.data.length / length;
+  const points = pointsOf(at, keypoints.data, frame, num).map((point, k) => (visibility.data[num * frame + k] >= SEEN_VISIBILITY ? point : null));
+  drawBones(at, points, BODY_BONES, [[3.5, EDGE], [1.8, BODY_COLOR]]);
+}
+
+/** True hands that are in the image, dashed. */
+function drawTruth(at, { truth }, frame) {
+  const { truth_keypoints_px: keypoints, truth_present: present } = truth?.arrays ?? {};
+  if (!keypoints) return;
+  for (const hand of [0, 1]) {
+    const number = 2 * frame + hand;
+    if (!present.data[number]) continue;
+    const points = pointsOf(at, keypoints.data, number, NUM_KEYPOINTS);
+    at.context.setLineDash([5 * at.unit, 4 * at.unit]);
+    drawBones(at, points, SKELETON, [[2.6, EDGE], [1.4, TRUTH_COLOR]]);
+    at.context.setLineDash([]);
+  }
+}
+
+/** Lines between known points. strokes: [width in units, colour], the lowest first. */
+function drawBones({ context, unit }, points, bones, strokes) {
+  for (const [width, tint] of strokes) {
+    context.lineWidth = Math.max(1, width * unit);
+    context.strokeStyle = tint;
+    context.beginPath();
+    for (const [a, b] of bones) {
+      if (!points[a] || !points[b]) continue;
+      context.moveTo(...points[a]);
+      context.lineTo(...points[b]);
+    }
+    context.stroke();
+  }
+}
+
 function drawOthers(at, { arrays }, frame) {
   const { other_hand_frame: frames, other_hand_keypoints_px: keypoints } = arrays;
   if (!frames || !keypoints) return;
   frames.data.forEach((of, n) => {
     if (of !== frame) return;
-    const points = handPoints(at, keypoints.data, n);
+    const points = pointsOf(at, keypoints.data, n, NUM_KEYPOINTS);
     drawSkeleton(at, points, OTHER_COLOR, false);
   });
 }
@@ -110,7 +159,7 @@ function drawHands(at, { arrays, doubts }, frame) {
   for (const hand of [0, 1]) {
     const number = 2 * frame + hand;
     const infilled = !!filled?.data[number];
-    const points = handPoints(at, keypoints.data, number);
+    const points = pointsOf(at, keypoints.data, number, NUM_KEYPOINTS);
     if (!(visible.data[number] || infilled) || !points.some(Boolean)) continue;
     drawSkeleton(at, points, HAND_COLORS[hand], infilled);
     const score = confidence?.data[number];
@@ -120,10 +169,10 @@ function drawHands(at, { arrays, doubts }, frame) {
   drawLabels(at, labels); // later, so that no skeleton covers them
 }
 
-/** 21 places [x, y] on the canvas of the hand with this number in (.., 21, 2); null where unknown. */
-function handPoints({ x, y }, data, number) {
-  return Array.from({ length: NUM_KEYPOINTS }, (_, k) => {
-    const first = 2 * (number * NUM_KEYPOINTS + k);
+/** `num` places [x, y] on the canvas of the hand or body with this number in (.., num, 2); null where unknown. */
+function pointsOf({ x, y }, data, number, num) {
+  return Array.from({ length: num }, (_, k) => {
+    const first = 2 * (number * num + k);
     return Number.isFinite(data[first]) && Number.isFinite(data[first + 1]) ? [x(data[first]), y(data[first + 1])] : null;
   });
 }
@@ -134,17 +183,7 @@ function drawSkeleton({ context, unit }, points, color, infilled) {
   if (!known.length) return;
   const [left, top, right, bottom] = bounds(known);
   const thin = Math.min(unit, Math.max(0.35 * unit, Math.hypot(right - left, bottom - top) / 75));
-  for (const [width, tint] of [[Math.max(2, 4.5 * thin), EDGE], [Math.max(1, 2.5 * thin), color]]) {
-    context.lineWidth = width;
-    context.strokeStyle = tint;
-    context.beginPath();
-    for (const [a, b] of SKELETON) {
-      if (!points[a] || !points[b]) continue;
-      context.moveTo(...points[a]);
-      context.lineTo(...points[b]);
-    }
-    context.stroke();
-  }
+  drawBones({ context, unit: thin }, points, SKELETON, [[Math.max(2 / thin, 4.5), EDGE], [2.5, color]]);
   for (const [radius, tint] of [[3.2, EDGE], [2.6, color], [1.3, infilled ? EDGE : "white"]]) {
     context.fillStyle = tint;
     for (const [px, py] of known) {

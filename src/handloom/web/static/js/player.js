@@ -1,106 +1,19 @@
-// The clock that everything on a clip's page follows, and the player: an image with its layers drawn over it.
-import { html, signal, useEffect, useMemo, useRef, useState } from "../vendor/handloom-vendor.js";
+// The player: an image with its layers drawn over it, and the buttons below it.
+import { html, useEffect, useMemo, useRef, useState } from "../vendor/handloom-vendor.js";
+import { SPEEDS, useLive } from "./clock.js";
 import { drawOverlay, flat } from "./overlay.js";
 import { indexAt, nearestIndex } from "./row.js";
 
-export const SPEEDS = [0.1, 0.25, 0.5, 1, 2, 4];
-/** Layers in the order of their keys, 1 to 5. */
+/** Layers in the order of their keys, 1 to 7. */
 export const LAYERS = [
   ["hands", "Hands"],
   ["tracks", "Tracks"],
   ["things", "Held things"],
   ["others", "Other hands"],
   ["image", "Image"],
+  ["body", "Body"],
+  ["truth", "Truth"],
 ];
-
-/** Seconds since the first frame, on which two clips may run side by side. A video that plays leads it. */
-export class Clock {
-  constructor() {
-    this.at = signal(0);
-    this.playing = signal(false);
-    this.speed = signal(1);
-    this.loop = signal(true);
-    this.duration_s = 0;
-    this.times = [0];
-    this.length = signal(1); // frames of the first clip
-    this.leader = null; // a video element that plays
-    this.inner_s = this.last_s = 0;
-  }
-
-  /** The clips on the clock; the first one's frames are the steps. */
-  follow(clips) {
-    const longest = clips.reduce((most, clip) => Math.max(most, clip.duration_s), 0);
-    this.duration_s = longest;
-    this.times = clips[0]?.times.length ? clips[0].times : [0];
-    this.length.value = this.times.length;
-    this.last_s = Math.max(...clips.map((clip) => clip.times[clip.length - 1] ?? 0), 0);
-  }
-
-  seek(at_s) {
-    this.inner_s = Math.min(Math.max(at_s, 0), this.last_s);
-    this.at.value = this.inner_s;
-  }
-
-  step(frames) {
-    this.pause();
-    const next = indexAt(this.times, this.at.peek()) + frames;
-    this.seek(this.times[Math.min(Math.max(next, 0), this.times.length - 1)]);
-  }
-
-  toggle() {
-    if (this.playing.peek()) this.pause();
-    else this.play();
-  }
-
-  play() {
-    if (this.playing.peek() || !(this.duration_s > 0)) return;
-    if (this.at.peek() >= this.last_s - 1e-6) this.seek(0);
-    this.playing.value = true;
-    let before = performance.now();
-    const tick = (now) => {
-      if (!this.playing.peek()) return;
-      const passed_s = Math.min((now - before) / 1000, 0.25);
-      before = now;
-      if (!this.leader) this.advance(passed_s * this.speed.peek());
-      this.waiting = requestAnimationFrame(tick);
-    };
-    this.waiting = requestAnimationFrame(tick);
-  }
-
-  advance(by_s) {
-    this.inner_s += by_s; // runs beyond the last frame's time: that frame is shown as long as the others
-    if (this.inner_s < this.duration_s) this.at.value = Math.min(this.inner_s, this.last_s);
-    else this.atEnd();
-  }
-
-  atEnd() {
-    if (this.loop.peek()) this.seek(0);
-    else {
-      this.pause();
-      this.seek(this.last_s);
-    }
-  }
-
-  pause() {
-    this.playing.value = false;
-    cancelAnimationFrame(this.waiting);
-  }
-
-  faster(by) {
-    const now = SPEEDS.indexOf(this.speed.peek());
-    this.speed.value = SPEEDS[Math.min(Math.max(now + by, 0), SPEEDS.length - 1)];
-  }
-}
-
-/** Call `run` now and at once when a signal changes; `useSignalEffect` would wait for the browser's next frame. */
-export function useLive(signals, run) {
-  const latest = useRef(run);
-  latest.current = run;
-  useEffect(() => {
-    const stops = signals.map((one) => one.subscribe(() => latest.current()));
-    return () => stops.forEach((stop) => stop());
-  }, signals);
-}
 
 /**
  * One clip's image with its layers. frames: `Frames`, or null where none are stored. source: "frames" or "video".
@@ -126,6 +39,7 @@ export function Player({ clip, clock, layers, frames, source, onVideoError, revi
     if (!videoUrl) drawImage(index, shown);
     else if (video.current) video.current.hidden = !shown.image;
     box.current.dataset.frame = index;
+    box.current.classList.toggle("ended", clip.duration_s < clock.duration_s - 1e-3 && at_s > clip.duration_s - 1e-3);
   };
   const drawImage = (index, shown) => {
     const canvas = image.current;
@@ -155,9 +69,11 @@ export function Player({ clip, clock, layers, frames, source, onVideoError, revi
     <figure class="clip-player">
       <div class="clip-stage" ref=${box} style=${{ aspectRatio: `${clip.width} / ${clip.height}` }} role="img" aria-label=${label}
         onClick=${() => clock.toggle()}>
-        ${videoUrl && html`<video ref=${video} src=${videoUrl} muted playsinline preload="auto" onError=${() => onVideoError?.(video.current?.error?.message ?? "")}></video>`}
+        ${videoUrl && html`<video ref=${video} src=${videoUrl} muted playsinline preload="auto" onLoadedData=${() => (box.current.dataset.image = "video")} onError=${() => onVideoError?.(video.current?.error?.message ?? "")}></video>`}
         <canvas ref=${image} class="clip-image" hidden=${!!videoUrl}></canvas>
         <canvas ref=${overlay} class="clip-overlay"></canvas>
+        ${(videoUrl || frames) && html`<p class="clip-loading" role="status">Loading the image …</p>`}
+        <p class="clip-ended">ended at ${clip.duration_s.toFixed(2)} s</p>
         ${!videoUrl && !frames && html`<p class="clip-notice">No images of this clip are stored, and its video cannot be shown: ${clip.facts.video?.why || "it is not known"}.</p>`}
         ${failed && html`<p class="clip-notice" role="alert">${failed}</p>`}
       </div>
@@ -177,20 +93,38 @@ function useVideo(ref, clip, clock, url) {
   useEffect(() => {
     const video = ref.current;
     if (!url || !video) return undefined;
-    const state = { told_s: -1, call: 0 };
+    const state = { told_s: -1, call: 0, refused: false };
     const follow = (at_s) => {
       // The middle of the frame: its start may round to the frame before.
       const index = indexAt(clip.times, at_s);
       const next = clip.times[index + 1] ?? clip.duration_s;
       video.currentTime = clip.first_s + at_s + Math.min((next - clip.times[index]) / 4, 0.008);
     };
+    const lead = () => {
+      clock.leader = video;
+      video.play().catch(({ name }) => {
+        clock.leader = null;
+        state.refused = name !== "AbortError"; // then the clock runs without it
+      });
+    };
+    // At the clip's end: the clock begins again or stops; or it goes on without this video, with a longer clip beside it.
+    const over = () => {
+      if (clock.duration_s > clip.duration_s + 1e-3) {
+        clock.leader = null;
+        video.pause();
+        clock.seek(clip.duration_s);
+        return;
+      }
+      clock.atEnd();
+      follow(clock.at.peek());
+      if (clock.playing.peek()) lead();
+    };
     const onFrame = (_, { mediaTime }) => {
       state.call = video.requestVideoFrameCallback(onFrame);
-      if (!clock.playing.peek()) return;
+      if (!clock.playing.peek() || clock.leader !== video) return;
       const at_s = mediaTime - clip.first_s;
       if (at_s >= clip.duration_s - 1e-3) {
-        clock.atEnd();
-        follow(clock.at.peek());
+        over();
         return;
       }
       state.told_s = Math.max(at_s, 0);
@@ -198,8 +132,8 @@ function useVideo(ref, clip, clock, url) {
     };
     const stops = [
       clock.playing.subscribe((playing) => {
-        clock.leader = playing ? video : null;
-        if (playing) video.play().catch(() => (clock.leader = null));
+        clock.leader = null;
+        if (playing && clock.at.peek() < clip.duration_s - 1e-3) lead();
         else {
           video.pause();
           follow(clock.at.peek());
@@ -209,15 +143,12 @@ function useVideo(ref, clip, clock, url) {
         video.playbackRate = speed;
       }),
       clock.at.subscribe((at_s) => {
+        if (at_s >= clip.duration_s - 1e-3 && !clock.leader && clock.playing.peek()) return;
         if (at_s !== state.told_s && Math.abs(at_s - state.told_s) > 1e-6) follow(at_s);
+        if (clock.playing.peek() && !clock.leader && !state.refused) lead();
       }),
     ];
-    const onEnded = () => {
-      if (!clock.playing.peek()) return;
-      clock.atEnd();
-      follow(clock.at.peek());
-      if (clock.playing.peek()) video.play().catch(() => {});
-    };
+    const onEnded = () => void (clock.playing.peek() && clock.leader === video && over());
     video.addEventListener("ended", onEnded);
     if (video.requestVideoFrameCallback) state.call = video.requestVideoFrameCallback(onFrame);
     return () => {
@@ -230,8 +161,8 @@ function useVideo(ref, clip, clock, url) {
   }, [clip, url]);
 }
 
-/** Buttons below the players. layers: null where there are none. */
-export function Transport({ clock, layers, setLayer, children }) {
+/** Buttons below the players. layers: null where there are none; there: those that can be switched, `layersFor`. */
+export function Transport({ clock, layers, there, setLayer, children }) {
   const [, redraw] = useState(0);
   useLive([clock.playing, clock.speed, clock.loop, ...(layers ? [layers] : [])], () => redraw((n) => n + 1));
   const playing = clock.playing.peek();
@@ -250,8 +181,8 @@ export function Transport({ clock, layers, setLayer, children }) {
       </label>
       <button type="button" class="button" aria-pressed=${clock.loop.peek()} onClick=${() => (clock.loop.value = !clock.loop.peek())} title="Begin again at the end (l)">Loop</button>
       ${layers && html`<div class="clip-layers" role="group" aria-label="Layers">
-        ${LAYERS.map(
-          ([name, title], n) => html`<button type="button" key=${name} class="button" aria-pressed=${!!layers.peek()[name]} onClick=${() => setLayer(name)} title=${`${title} (${n + 1})`}>${title}</button>`,
+        ${there.map(
+          ([name, title, key]) => html`<button type="button" key=${name} class="button" aria-pressed=${!!layers.peek()[name]} onClick=${() => setLayer(name)} title=${`${title} (${key})`}>${title}</button>`,
         )}
       </div>`}
       ${children}

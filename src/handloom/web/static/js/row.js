@@ -3,10 +3,11 @@ import { bytes, readArrays } from "./api.js";
 
 export const ARRAYS = [
   "hand_keypoints_px", "hand_keypoints_cam_m", "hand_keypoints_world_m", "hand_visible", "hand_infilled", "hand_confidence",
-  "hand_speed_m_s", "world_from_camera", "camera_matrix", "things", "things_box_m", "other_hand_frame", "other_hand_keypoints_px",
+  "hand_speed_m_s", "world_from_camera", "camera_matrix", "image_border_rays", "things", "things_box_m", "other_hand_frame", "other_hand_keypoints_px",
+  "body_keypoints_px", "body_keypoint_visibility", "body_keypoints_cam_m",
 ];
 const FLAT_TRACKS = ["track_points_px", "track_visible", "regrid_query_frame", "regrid_frame", "regrid_visible", "regrid_points_px"];
-export const TRACK_ARRAYS = [...FLAT_TRACKS, "track_depth_m", "track_points_world_m", "regrid_depth_m"];
+export const TRACK_ARRAYS = [...FLAT_TRACKS, "track_depth_m", "track_points_world_m", "track_points_cam_m", "regrid_depth_m", "regrid_points_cam_m"];
 export const TRACKS_LIMIT = 256 << 20; // bytes of tracks held in memory
 /** What of the tracks is loaded: all; of long clips only what the image needs. */
 export const TRACK_CHOICES = [TRACK_ARRAYS, FLAT_TRACKS];
@@ -39,6 +40,7 @@ export class Clip {
     this.length = this.frame_s.length;
     [this.width, this.height] = facts.source ?? facts.size ?? [16, 9];
     this.arrays = {};
+    this.truth = null; // what /api/truth says, with its arrays, once it was asked for
     this.doubts = doubts(facts.flags);
   }
 
@@ -109,30 +111,35 @@ export class Tracks {
     return found;
   }
 
-  /** {xy: (2N,), depth: (N,) or null} of a frame, in source pixels; NaN where a point is not visible. */
+  /**
+   * {xy: (2N,), depth: (N,) or null, number: (N,)} of a frame, in source pixels; NaN where a point is not visible. number: a
+   * point's place in the flat arrays, of later grids (the first `numGrid` where `grid` is one) in `regrid_...`.
+   */
   at(frame, grid) {
     const key = `${frame} ${grid?.first ?? ""}`;
     const kept = this.entries.get(key);
     if (kept) return kept;
     const xy = new Float32Array(2 * this.num).fill(NaN);
     const depth = this.depth || this.regrid.depth ? new Float32Array(this.num).fill(NaN) : null;
+    const number = new Int32Array(this.num);
     const ownFrom = grid ? this.numGrid : 0;
     for (let n = ownFrom; n < this.num; n++) {
       const at = frame * this.num + n;
       if (!this.visible[at]) continue;
+      number[n] = at;
       xy[2 * n] = this.points[2 * at];
       xy[2 * n + 1] = this.points[2 * at + 1];
       if (depth && this.depth) depth[n] = this.depth[at];
     }
     const entry = grid ? frame - grid.firstFrame : -1;
-    if (grid && entry >= 0 && entry < grid.length) this.fill(grid.first + entry, xy, depth);
+    if (grid && entry >= 0 && entry < grid.length) this.fill(grid.first + entry, xy, depth, number);
     if (this.entries.size >= 48) this.entries.delete(this.entries.keys().next().value);
-    const value = { xy, depth };
+    const value = { xy, depth, number };
     this.entries.set(key, value);
     return value;
   }
 
-  fill(entry, xy, depth) {
+  fill(entry, xy, depth, numbers) {
     const { visible, points, depth: far } = this.regrid;
     let number = this.firstSeen(entry);
     for (let n = 0; n < this.numGrid; n++) {
@@ -140,6 +147,7 @@ export class Tracks {
       xy[2 * n] = points[2 * number];
       xy[2 * n + 1] = points[2 * number + 1];
       if (depth && far) depth[n] = far[number];
+      numbers[n] = number;
       number++;
     }
   }

@@ -1,50 +1,35 @@
-// A clip in 3D on the page's clock: hands, tracks, held things, the camera and its path, axes and a scale bar.
-import {
-  BoxGeometry, BufferAttribute, BufferGeometry, Color, DynamicDrawUsage, EdgesGeometry, Group, html, InstancedMesh, Line, LineBasicMaterial, LineSegments,
-  Matrix4, MeshBasicMaterial, OrbitControls, PerspectiveCamera, Points, PointsMaterial, Quaternion, Scene as ThreeScene, useEffect, useMemo, useRef, useState, Vector3,
-  WebGLRenderer,
-} from "../vendor/handloom-vendor.js";
-import { HAND_COLORS, SKELETON, thingColor } from "./overlay.js";
-import { useLive } from "./player.js";
+// A clip in 3D on the page's clock: hands, a body, tracks, held things, the camera and its path, and the truth where it is known.
+import { BufferAttribute, html, Line, LineBasicMaterial, LineSegments, Matrix4, Points, PointsMaterial, useEffect, Vector3 } from "../vendor/handloom-vendor.js";
+import { cameraPoses, FLIP, frustumLines, hasAny, isInWorld, lifter, placesOf, posesOf, upright } from "./cameras.js";
+import { useLive } from "./clock.js";
+import { dashedWay, handAt, HandFigure, LineFigure, thingBoxes } from "./figures.js";
+import { BODY_BONES, BODY_COLOR, HAND_COLORS, NUM_KEYPOINTS, SKELETON } from "./overlay.js";
 import { indexAt } from "./row.js";
-import { roundStep } from "./timeline.js";
+import { axesLines, bounds, fixed, moving, NoSpace, shownColor, Space, useSpace } from "./space.js";
 
-const NUM_KEYPOINTS = 21;
-const FLIP = new Matrix4().makeScale(1, -1, -1); // x right, y down, z forward of handloom to y up, z backward of three
 /** The reader turns it; it follows the camera; it looks from above. */
 export const VIEWS = [["orbit", "Orbit"], ["camera", "Camera"], ["top", "Top"]];
-const TRAIL_FRAMES = 15;
-const [SLOW_MS, REST_MS] = [500, 120]; // without a graphics chip: longest time between two draws, and how long the clock rests before one
 
-/** The 3D view of one clip. revision: changes when arrays have come; view: one of `VIEWS`. */
-export function Scene({ clip, clock, layers, view, setView, revision }) {
-  const canvas = useRef(null);
-  const bar = useRef(null);
-  const [failed, setFailed] = useState("");
-  const held = useMemo(() => ({ world: null }), []);
-  const known = clip.hasWorld || hasAny(clip.arrays.hand_keypoints_cam_m);
-
-  useEffect(() => {
-    if (!known) return undefined;
-    let world;
-    try {
-      world = new World(canvas.current, bar.current, clip, layers);
-    } catch (error) {
-      setFailed(`This browser draws no 3D here (${error.message}). The image beside shows the same hands and tracks.`);
-      return undefined;
-    }
-    held.world = world;
-    world.setView(view);
-    world.show(indexAt(clip.times, clock.at.peek()));
-    return () => {
-      held.world = null;
-      world.close();
-    };
-  }, [clip, revision, known]);
-  useEffect(() => held.world?.setView(view), [view]);
-  useLive([clock.at, layers], () => held.world?.show(indexAt(clip.times, clock.at.peek())));
+/** The 3D view of one clip. revision: changes when arrays have come; view: one of `VIEWS`; truth: of the clip, or null. */
+export function Scene({ clip, clock, layers, view, setView, revision, truth }) {
+  const { hand_keypoints_cam_m: hands, body_keypoints_cam_m: body } = clip.arrays;
+  const known = clip.hasWorld || hasAny(hands) || hasAny(body);
+  const frame = () => indexAt(clip.times, clock.at.peek());
+  const { canvas, bar, space, failed } = useSpace(
+    (at, scale, lost) => {
+      const world = new World(at, scale, clip, layers, lost);
+      world.setView(view);
+      world.show(frame());
+      return world;
+    },
+    [clip, revision, known],
+  );
+  useEffect(() => space()?.setView(view), [view]);
+  useEffect(() => space()?.setTruth(truth), [truth, clip, revision, known]);
+  useLive([clock.at, layers], () => space()?.show(frame()));
 
   if (!known) return html`<div class="clip-scene clip-empty"><p>No position in 3D is known of this clip: no camera path, and no hand with a place.</p></div>`;
+  if (failed) return html`<${NoSpace} why=${failed} instead="The image shows the same hands and tracks." />`;
   return html`
     <figure class="clip-scene">
       <div class="clip-space" style=${{ aspectRatio: `${clip.width} / ${clip.height}` }}>
@@ -53,92 +38,88 @@ export function Scene({ clip, clock, layers, view, setView, revision }) {
           ${VIEWS.map(([name, title]) => html`<button type="button" key=${name} class="button" aria-pressed=${view === name} onClick=${() => setView(name)} title="Next view: v">${title}</button>`)}
         </div>
         <div class="clip-bar num" ref=${bar} hidden><span></span><i></i></div>
-        ${failed && html`<p class="clip-notice" role="alert">${failed}</p>`}
       </div>
-      <figcaption>${caption(clip)}</figcaption>
+      <figcaption>${caption(clip, truth)}</figcaption>
     </figure>
   `;
 }
 
-/** Whether the view is of the world. Where hands have places in the camera's frame alone (a path of unknown scale), it is of that. */
-function isInWorld(clip) {
-  const { hand_keypoints_world_m: world, hand_keypoints_cam_m: camera } = clip.arrays;
-  return clip.hasWorld && (hasAny(world) || !hasAny(camera));
-}
-
-function hasAny(array) {
-  return !!array && array.data.some(Number.isFinite);
-}
-
 /** What the reader must know about the frame and the scale. */
-function caption(clip) {
+function caption(clip, truth) {
   const { scale, path_reason: reason } = clip.facts.camera ?? {};
-  if (clip.hasWorld && !isInWorld(clip)) return "The camera path has no known scale: hands and tracks are shown in the camera's frame, in metres.";
-  if (!clip.hasWorld) return `No camera path is known${reason ? ` (${reason})` : ""}: hands and tracks are shown in the camera's frame.`;
-  if (scale !== "metric") return "World of the camera path. Its scale is unknown: lengths have no unit.";
-  return "World of the camera path, in metres. Up is the first camera's up.";
+  const words = [];
+  if (clip.hasWorld && !isInWorld(clip)) words.push("The camera path has no known scale: hands and tracks are shown in the camera's frame, in metres.");
+  else if (!clip.hasWorld) words.push(`No camera path is known${reason ? ` (${reason.replaceAll("_", " ")})` : ""}: hands and tracks are shown in the camera's frame.`);
+  else if (scale !== "metric") words.push("World of the camera path. Its scale is unknown: lengths have no unit.");
+  else words.push("World of the camera path, in metres. Up is the first camera's up.");
+  if (clip.facts.arrays?.includes("camera_distortion")) words.push("The lens distorts, this view does not: with “Camera” it differs from the image near the edges.");
+  if (hasAny(clip.arrays.body_keypoints_cam_m)) words.push("The body is that of a person of usual size: it appears where it was seen, its distance is a guess.");
+  if (truth) words.push(truthWords(clip, truth));
+  return words.join(" ");
 }
 
-/** The objects of one clip on one canvas; drawn only when something changes. */
-class World {
-  constructor(canvas, bar, clip, layers) {
-    Object.assign(this, { canvas, bar, clip, layers, frame: 0, view: "orbit", drawn_ms: -Infinity });
-    this.slow = isSoftware();
-    this.renderer = new WebGLRenderer({ canvas, antialias: !this.slow, alpha: false });
-    this.renderer.outputColorSpace = "srgb-linear"; // see shownColor
-    this.renderer.setPixelRatio(this.slow ? 1 : Math.min(devicePixelRatio, 2));
-    this.scene = new ThreeScene();
-    this.eye = new PerspectiveCamera(50, 1, 0.005, 200);
+function truthWords(clip, { arrays }) {
+  if (isInWorld(clip) && !arrays.truth_keypoints_world_m) return "The truth is not shown here: this world has no metres.";
+  const laid = isInWorld(clip) && clip.facts.camera?.path_source === "estimated";
+  return `Dashed: the truth${laid ? ", laid on this world by one rigid motion that fits the cameras" : ""}.`;
+}
+
+/** The objects of one clip on one canvas. */
+class World extends Space {
+  constructor(canvas, bar, clip, layers, lost) {
+    super(canvas, bar, { lost });
+    Object.assign(this, { clip, layers, view: "orbit", truth: null });
     this.poses = cameraPoses(clip);
-    this.root = new Group();
     this.root.matrixAutoUpdate = false;
     this.root.matrix.copy(upright(this.poses));
-    this.scene.add(this.root);
     this.build();
     this.frameAll();
-    this.controls = new OrbitControls(this.eye, canvas);
-    this.controls.addEventListener("change", () => this.schedule());
-    this.sized = new ResizeObserver(() => this.schedule());
-    this.sized.observe(canvas);
-    this.onTheme = () => {
-      this.tint();
-      this.schedule();
-    };
-    window.addEventListener("themechange", this.onTheme);
     this.tint();
   }
 
   build() {
-    const { clip, root } = this;
-    const { arrays } = clip;
+    const { clip } = this;
+    const { arrays, tracks } = clip;
     const inWorld = (this.inWorld = isInWorld(clip));
     this.hands = (inWorld ? arrays.hand_keypoints_world_m : arrays.hand_keypoints_cam_m)?.data;
-    this.handParts = [0, 1].map((hand) => {
-      const color = shownColor(HAND_COLORS[hand]);
-      const points = moving(NUM_KEYPOINTS);
-      const bones = new InstancedMesh(new BoxGeometry(1, 1, 1), new MeshBasicMaterial({ color }), SKELETON.length);
-      const joints = new Points(points, new PointsMaterial({ color, size: 3, sizeAttenuation: false }));
-      const trail = new Line(moving(TRAIL_FRAMES), new LineBasicMaterial({ color, transparent: true, opacity: 0.6 }));
-      for (const part of [bones, joints, trail]) add(root, part);
-      return { points, bones, joints, trail };
-    });
-    const { tracks } = clip;
-    if (tracks && (inWorld ? tracks.world : tracks.depth)) {
+    this.handFigures = HAND_COLORS.map((color) => new HandFigure(this, color));
+    this.trueHands = HAND_COLORS.map(() => new LineFigure(this, SKELETON, true));
+    this.body = arrays.body_keypoints_cam_m && new LineFigure(this, BODY_BONES, false);
+    this.body?.tint(shownColor(BODY_COLOR));
+    this.lift = lifter(clip);
+    this.hasLater = !!this.lift && !!arrays.regrid_depth_m && (!!arrays.regrid_points_cam_m || !clip.facts.arrays.includes("camera_distortion"));
+    if (tracks && (inWorld ? tracks.world || tracks.depth : tracks.depth)) {
       const geometry = moving(tracks.num);
-      geometry.setAttribute("color", new BufferAttribute(tracks.colors, 3, true));
-      this.cloud = add(root, new Points(geometry, new PointsMaterial({ size: 3, sizeAttenuation: false, vertexColors: true })));
-      if (!inWorld || arrays.regrid_depth_m) this.lift = lifter(clip);
+      geometry.setAttribute("color", new BufferAttribute(tracks.colors.slice(), 3, true));
+      this.cloud = this.add(new Points(geometry, new PointsMaterial({ size: 3, sizeAttenuation: false, vertexColors: true })));
     }
-    this.path = add(root, new Line(fixed(this.poses.places()), new LineBasicMaterial()));
+    this.path = this.add(new Line(fixed(this.poses.places()), new LineBasicMaterial()));
     this.path.visible = inWorld;
+    this.truePath = this.add(new LineSegments(fixed([]), new LineBasicMaterial()));
     this.places = this.seenPlaces();
     const size = this.extent();
-    this.frustum = add(root, new LineSegments(fixed(frustumLines(clip, 0.12 * size)), new LineBasicMaterial()));
-    this.frustum.matrixAutoUpdate = false;
-    this.axes = [add(root, axesLines(0.1 * size)), axesLines(0.06 * size)];
-    this.frustum.add(this.axes[1]);
+    this.frustum = this.pyramid(size);
+    this.trueFrustum = this.pyramid(size);
+    this.axes = [this.add(axesLines(0.1 * size)), this.add(axesLines(0.06 * size), this.frustum)];
     this.things = thingBoxes(clip);
-    for (const { part } of this.things) add(root, part);
+    for (const { part } of this.things) this.add(part);
+  }
+
+  pyramid(size) {
+    const lines = this.add(new LineSegments(fixed(frustumLines(this.clip, 0.12 * size)), new LineBasicMaterial()));
+    lines.matrixAutoUpdate = false;
+    return lines;
+  }
+
+  /** The truth of the clip, or null: {arrays: truth_keypoints_cam_m, and truth_keypoints_world_m, truth_world_from_camera where the world has metres}. */
+  setTruth(truth) {
+    const { truth_keypoints_world_m: world, truth_keypoints_cam_m: camera, truth_world_from_camera: cameras, truth_present: present } = truth?.arrays ?? {};
+    this.truth = (this.inWorld ? world : camera)?.data ?? null;
+    this.truePresent = present?.data;
+    this.trueAt = this.inWorld && cameras && this.clip.facts.camera?.path_source === "estimated" ? posesOf(cameras.data) : null;
+    this.truePath.geometry.dispose();
+    this.truePath.geometry = fixed(this.trueAt ? dashedWay(placesOf(this.trueAt, this.clip.length)) : []);
+    this.schedule();
   }
 
   /** About how large the whole is, in the clip's units. */
@@ -152,6 +133,7 @@ class World {
     const { hands, clip } = this;
     const found = [...this.poses.places()];
     for (let n = 0; hands && n < 2 * clip.length; n++) for (let k = 0; k < 3; k++) found.push(hands[3 * NUM_KEYPOINTS * n + k]);
+    for (let n = 0; this.body && n < clip.length; n += 5) found.push(...(this.bodyAt(n) ?? []));
     if (this.cloud) found.push(...this.cloudBox());
     return found;
   }
@@ -192,107 +174,71 @@ class World {
 
   /** Light or dark: lines that carry no data's colour take the text's. */
   tint() {
-    const style = getComputedStyle(this.canvas);
-    this.path.material.color.copy(shownColor(style.getPropertyValue("--text")));
-    this.frustum.material.color.copy(shownColor(style.getPropertyValue("--soft")));
-    this.renderer.setClearColor(shownColor(style.getPropertyValue("--panel")));
+    const [text, soft] = [this.themed("--text"), this.themed("--soft")];
+    for (const line of [this.path, this.truePath, this.trueFrustum]) line.material.color.copy(text);
+    for (const figure of this.trueHands) figure.tint(text);
+    this.frustum.material.color.copy(soft);
+    this.renderer.setClearColor(this.themed("--panel"));
   }
 
-  /** Draw a frame. Where the processor draws 3D, the image beside comes first: this view follows when the clock rests, or after a while. */
-  show(frame) {
-    this.frame = frame;
-    if (!this.slow) {
-      this.schedule();
-      return;
-    }
-    clearTimeout(this.later);
-    const now = performance.now();
-    this.later = setTimeout(() => this.schedule(), now - this.drawn_ms > SLOW_MS ? 0 : REST_MS);
-  }
-
-  schedule() {
-    this.waiting ||= requestAnimationFrame(() => this.draw());
-  }
-
-  draw() {
-    this.waiting = 0;
-    const { canvas, renderer, eye } = this;
-    const [width, height] = [canvas.clientWidth, canvas.clientHeight];
-    if (!width || !height) return;
-    renderer.setSize(width, height, false);
-    this.update();
-    if (this.view === "camera") this.lookThroughCamera(width / height);
-    eye.aspect = width / height;
-    eye.updateProjectionMatrix();
-    renderer.render(this.scene, eye);
-    this.drawBar(height);
-    this.drawn_ms = performance.now();
-    canvas.dataset.frame = this.frame;
-  }
-
-  update() {
-    const { frame, clip, layers, hands } = this;
+  update(width, height) {
+    const { frame, clip, layers, hands, truth } = this;
     const shown = layers.peek();
-    this.handParts.forEach(({ points, bones, joints, trail }, hand) => {
-      const first = 3 * NUM_KEYPOINTS * (2 * frame + hand);
-      const values = hands?.subarray(first, first + 3 * NUM_KEYPOINTS);
-      const there = shown.hands && !!values && values.every(Number.isFinite);
-      bones.visible = joints.visible = there;
-      if (there) {
-        set(points, values);
-        setBones(bones, values);
-      }
-      trail.visible = shown.hands && this.setTrail(trail, hand);
-    });
+    const trueShown = shown.truth && !!truth;
+    this.handFigures.forEach((figure, hand) => figure.show(shown.hands ? hands : null, frame, hand));
+    this.trueHands.forEach((figure, hand) => figure.show(trueShown && this.truePresent[2 * frame + hand] ? handAt(truth, frame, hand) : null));
+    this.body?.show(shown.body ? this.bodyAt(frame) : null);
     if (this.cloud) {
       this.cloud.visible = shown.tracks;
       if (shown.tracks) this.setCloud(clip.tracks, frame);
     }
-    const pose = this.poses.at(frame);
-    this.frustum.visible = !!pose && this.view !== "camera";
-    if (pose) {
-      this.frustum.matrix.copy(pose);
-      this.frustum.matrixWorldNeedsUpdate = true;
-    }
-    for (const { part, poses } of this.things) {
-      const values = poses.subarray(16 * frame, 16 * frame + 16);
-      part.visible = shown.things && values.length === 16 && values.every(Number.isFinite);
-      if (part.visible) {
-        part.matrix.set(...values);
-        part.matrixWorldNeedsUpdate = true;
-      }
-    }
+    const beside = this.view !== "camera";
+    this.stand(this.frustum, beside ? this.poses.at(frame) : null);
+    this.stand(this.trueFrustum, beside && trueShown ? this.trueAt?.(frame) : null);
+    this.truePath.visible = trueShown;
+    for (const { part, poses } of this.things) this.stand(part, shown.things ? posesOf(poses)(frame) : null);
+    if (!beside) this.lookThroughCamera(width / height);
   }
 
-  /** The wrist's way of the last frames, as far as it is known without a gap. */
-  setTrail(trail, hand) {
-    const values = [];
-    for (let f = this.frame; this.hands && f >= Math.max(0, this.frame - TRAIL_FRAMES + 1); f--) {
-      const first = 3 * NUM_KEYPOINTS * (2 * f + hand);
-      if (!Number.isFinite(this.hands[first])) break;
-      values.push(this.hands[first], this.hands[first + 1], this.hands[first + 2]);
-    }
-    trail.geometry.setDrawRange(0, values.length / 3);
-    set(trail.geometry, values);
-    return values.length > 3;
+  /** A part at its pose; without one it is not shown. */
+  stand(part, pose) {
+    part.visible = !!pose;
+    if (!pose) return;
+    part.matrix.copy(pose);
+    part.matrixWorldNeedsUpdate = true;
+  }
+
+  /** The body's places of a frame in the frame that is shown; null without any. */
+  bodyAt(frame) {
+    const { clip, poses } = this;
+    const { body_keypoints_cam_m: body } = clip.arrays;
+    const pose = poses.at(frame);
+    const size = body.data.length / clip.length;
+    const values = body.data.subarray(size * frame, size * (frame + 1));
+    if (!pose || !values.some(Number.isFinite)) return null;
+    const found = new Float32Array(values.length);
+    const place = new Vector3();
+    for (let n = 0; n < values.length; n += 3) place.fromArray(values, n).applyMatrix4(pose).toArray(found, n);
+    return found;
   }
 
   /** The tracks of a frame, those with a place first. */
   setCloud(tracks, frame) {
     const { position, color } = this.cloud.geometry.attributes;
-    this.colors ??= color.array.slice();
-    const grid = this.lift ? tracks.best(frame) : null; // later grids have no places of their own in the world
-    const { xy, depth } = tracks.at(frame, grid);
+    const grid = this.hasLater ? tracks.best(frame) : null; // later grids have no places of their own in the world
+    const { xy, depth, number } = tracks.at(frame, grid);
+    const pose = this.poses.at(frame);
     let num = 0;
     for (let n = 0; n < tracks.num; n++) {
+      const later = !!grid && n < tracks.numGrid;
       let place = null;
-      if (tracks.world && this.inWorld && !(grid && n < tracks.numGrid)) {
+      if (tracks.world && this.inWorld && !later) {
         const first = 3 * (frame * tracks.num + n);
         place = [tracks.world[first], tracks.world[first + 1], tracks.world[first + 2]];
-      } else if (this.lift && depth) place = this.lift(xy[2 * n], xy[2 * n + 1], depth[n], this.poses.at(frame));
+      } else if (this.lift && depth) place = this.lift(number[n], xy[2 * n], xy[2 * n + 1], depth[n], pose, later);
       if (!place || !Number.isFinite(place[0])) continue;
       position.array.set(place, 3 * num);
-      color.array.set(this.colors.subarray(3 * n, 3 * n + 3), 3 * num);
+      color.array.set(tracks.colors.subarray(3 * n, 3 * n + 3), 3 * num);
       num++;
     }
     this.cloud.geometry.setDrawRange(0, num);
@@ -309,173 +255,9 @@ class World {
     eye.fov = (360 / Math.PI) * Math.atan(tangent);
   }
 
-  /** A bar of a round length at the distance of what is looked at. */
-  drawBar(height) {
-    const { eye, controls, bar, clip } = this;
-    const metric = !this.inWorld || clip.facts.camera?.scale === "metric";
-    bar.hidden = !metric || this.view === "camera";
-    if (bar.hidden) return;
-    measure(bar, eye, controls.target, height, "m");
+  /** Of the scale bar, at the distance of what is looked at; null: none. */
+  unit() {
+    const metric = !this.inWorld || this.clip.facts.camera?.scale === "metric";
+    return metric && this.view !== "camera" ? "m" : null;
   }
-
-  close() {
-    cancelAnimationFrame(this.waiting);
-    clearTimeout(this.later);
-    this.sized.disconnect();
-    this.controls.dispose();
-    window.removeEventListener("themechange", this.onTheme);
-    this.scene.traverse((part) => {
-      part.geometry?.dispose();
-      part.material?.dispose();
-    });
-    this.renderer.dispose();
-  }
-}
-
-/** Make a bar a round length at the distance of `target`. unit: "m", or "" where lengths have no known unit. */
-export function measure(bar, eye, target, height, unit) {
-  const unit_px = height / (2 * Math.tan((eye.fov * Math.PI) / 360) * Math.max(eye.position.distanceTo(target), 1e-3));
-  const length = roundStep(60 / unit_px);
-  bar.querySelector("i").style.width = `${length * unit_px}px`;
-  const metres = length >= 1 ? `${length} m` : length >= 0.01 ? `${Math.round(length * 100)} cm` : `${Math.round(length * 1000)} mm`;
-  bar.querySelector("span").textContent = unit === "m" ? metres : `${Number(length.toPrecision(3))} ${unit || "(unit unknown)"}`;
-}
-
-/** A colour of CSS as the renderer puts it out: colours are shown as they are, as on the image, without a conversion. */
-export function shownColor(text) {
-  return new Color(text.trim().replace(/(\d) (?=\d)/g, "$1,") || "#888888").convertLinearToSRGB();
-}
-
-/** Whether the processor draws 3D here, for want of a graphics chip. */
-export function isSoftware() {
-  const context = document.createElement("canvas").getContext("webgl2");
-  const about = context?.getExtension("WEBGL_debug_renderer_info");
-  const name = about ? context.getParameter(about.UNMASKED_RENDERER_WEBGL) : "";
-  context?.getExtension("WEBGL_lose_context")?.loseContext();
-  return /swiftshader|llvmpipe|software|basic render/i.test(name);
-}
-
-function add(root, part) {
-  part.frustumCulled = false; // positions move: their bounds are not kept
-  root.add(part);
-  return part;
-}
-
-function moving(num) {
-  const geometry = new BufferGeometry();
-  geometry.setAttribute("position", new BufferAttribute(new Float32Array(3 * num), 3).setUsage(DynamicDrawUsage));
-  return geometry;
-}
-
-export function fixed(values) {
-  return new BufferGeometry().setAttribute("position", new BufferAttribute(Float32Array.from(values), 3));
-}
-
-function set(geometry, values) {
-  geometry.attributes.position.array.set(values);
-  geometry.attributes.position.needsUpdate = true;
-}
-
-const STICK = { matrix: new Matrix4(), from: new Vector3(), way: new Vector3(), turn: new Quaternion(), size: new Vector3(), up: new Vector3(0, 1, 0) };
-
-/** A stick for each bone of a hand, as thick as a fourteenth of the palm. values: (63,) places of the keypoints. */
-function setBones(bones, values) {
-  const { matrix, from, way, turn, size, up } = STICK;
-  const place = (k, into) => into.fromArray(values, 3 * k);
-  const thick = place(9, way).sub(place(0, from)).length() / 14;
-  SKELETON.forEach(([a, b], n) => {
-    place(b, way).sub(place(a, from));
-    const length = way.length();
-    turn.setFromUnitVectors(up, size.copy(way).divideScalar(length || 1));
-    matrix.compose(from.addScaledVector(way, 0.5), turn, size.set(thick, length || thick, thick));
-    bones.setMatrixAt(n, matrix);
-  });
-  bones.instanceMatrix.needsUpdate = true;
-}
-
-/** The camera's poses: `at(frame)` a Matrix4 in metres, null unknown; the identity where there is no path. fov: degrees. */
-function cameraPoses(clip) {
-  const poses = isInWorld(clip) ? clip.arrays.world_from_camera.data : null;
-  const unit_m = clip.facts.camera?.unit_m ?? 1;
-  const focal_px = clip.arrays.camera_matrix?.data[4] || clip.height;
-  const at = (frame) => {
-    if (!poses) return new Matrix4();
-    const values = poses.subarray(16 * frame, 16 * frame + 16);
-    if (values.length < 16 || !values.every(Number.isFinite)) return null;
-    const pose = new Matrix4().set(...values);
-    return pose.setPosition(new Vector3().setFromMatrixPosition(pose).multiplyScalar(unit_m));
-  };
-  const places = () => {
-    const found = [];
-    for (let frame = 0; frame < (poses ? clip.length : 1); frame++) {
-      const pose = at(frame);
-      if (pose) found.push(...new Vector3().setFromMatrixPosition(pose).toArray());
-    }
-    return found;
-  };
-  return { at, places, num: clip.length, fov: (360 / Math.PI) * Math.atan(clip.height / 2 / focal_px) };
-}
-
-/** three_from_world: the first known camera looks away from the reader, and its up is up. */
-function upright(poses) {
-  for (let frame = 0; frame < poses.num; frame++) {
-    const pose = poses.at(frame);
-    if (!pose) continue;
-    const turn = new Quaternion();
-    pose.decompose(new Vector3(), turn, new Vector3());
-    return new Matrix4().multiplyMatrices(FLIP, new Matrix4().makeRotationFromQuaternion(turn.invert()));
-  }
-  return FLIP.clone();
-}
-
-/** Corners [low, high] of the finite places in [x, y, z, ...]. */
-export function bounds(values) {
-  const [low, high] = [[Infinity, Infinity, Infinity], [-Infinity, -Infinity, -Infinity]];
-  values.forEach((value, n) => {
-    if (!Number.isFinite(value)) return;
-    low[n % 3] = Math.min(low[n % 3], value);
-    high[n % 3] = Math.max(high[n % 3], value);
-  });
-  return Number.isFinite(low[0]) ? [low, high] : [[-0.1, -0.1, -0.1], [0.1, 0.1, 0.1]];
-}
-
-/** Eight lines of a pyramid over the image, its ground at a distance in front of the camera. */
-function frustumLines(clip, far) {
-  const matrix = clip.arrays.camera_matrix?.data ?? [clip.height, 0, clip.width / 2, 0, clip.height, clip.height / 2];
-  const corner = (x, y) => [((x - 0.5 - matrix[2]) / matrix[0]) * far, ((y - 0.5 - matrix[5]) / matrix[4]) * far, far];
-  const ring = [corner(0, 0), corner(clip.width, 0), corner(clip.width, clip.height), corner(0, clip.height)];
-  return ring.flatMap((point, n) => [0, 0, 0, ...point, ...point, ...ring[(n + 1) % 4]]);
-}
-
-/** x red, y green, z blue. */
-export function axesLines(length) {
-  const geometry = fixed([0, 0, 0, length, 0, 0, 0, 0, 0, 0, length, 0, 0, 0, 0, 0, 0, length]);
-  geometry.setAttribute("color", new BufferAttribute(new Float32Array([1, 0.2, 0.2, 1, 0.2, 0.2, 0.2, 0.8, 0.3, 0.2, 0.8, 0.3, 0.3, 0.5, 1, 0.3, 0.5, 1]), 3));
-  return new LineSegments(geometry, new LineBasicMaterial({ vertexColors: true }));
-}
-
-/** [{part, poses}] of the things whose poses are known: (K, T, 4, 4) and their boxes (K, 6), least and largest corner. */
-function thingBoxes({ facts, arrays: { things, things_box_m: boxes } }) {
-  if (!things || !boxes) return [];
-  const size = things.data.length / things.shape[0];
-  return Array.from({ length: things.shape[0] }, (_, k) => {
-    const [x0, y0, z0, x1, y1, z1] = boxes.data.subarray(6 * k, 6 * k + 6);
-    const box = new BoxGeometry(x1 - x0, y1 - y0, z1 - z0).translate((x0 + x1) / 2, (y0 + y1) / 2, (z0 + z1) / 2);
-    const part = new LineSegments(new EdgesGeometry(box), new LineBasicMaterial({ color: shownColor(thingColor(facts.things?.[k]?.name ?? `object_${k + 1}`)) }));
-    box.dispose();
-    part.matrixAutoUpdate = false;
-    return { part, poses: things.data.subarray(size * k, size * (k + 1)) };
-  });
-}
-
-/** (x, y, depth, pose) -> place, of a lens without distortion; null for other lenses, whose rays the page does not know. */
-function lifter(clip) {
-  const matrix = clip.arrays.camera_matrix?.data;
-  if (!matrix || clip.facts.arrays.includes("camera_distortion")) return null;
-  const place = new Vector3();
-  return (x, y, depth, pose) => {
-    if (!pose || !(depth > 0)) return null;
-    place.set(((x - matrix[2]) / matrix[0]) * depth, ((y - matrix[5]) / matrix[4]) * depth, depth).applyMatrix4(pose);
-    return place.toArray();
-  };
 }

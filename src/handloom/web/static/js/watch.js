@@ -1,6 +1,6 @@
 // One clip to be watched: it is loaded here, and shown as player, 3D view and timeline on a clock.
 import { html, useEffect, useState } from "../vendor/handloom-vendor.js";
-import { arrays as getArrays, get } from "./api.js";
+import { bytes, arrays as getArrays, get, readArrays } from "./api.js";
 import { LAYERS, Player } from "./player.js";
 import { ARRAYS, Clip, Frames, TRACK_CHOICES, TRACKS_LIMIT } from "./row.js";
 import { Scene } from "./scene.js";
@@ -8,17 +8,18 @@ import { Failure, Loading } from "./states.js";
 import { Timeline } from "./timeline.js";
 
 /**
- * What has come of a clip so far: {clip, frames, share of the frames that has come, revision, error, arraysError, retry}.
- * id: null loads nothing. version: of `clips`; null: the newest.
+ * What has come of a clip so far: {clip, frames, share of the frames that has come, revision: of its arrays, error, arraysError,
+ * truth, truthError, retry}. id: null loads nothing. version: of `clips`; null: the newest. wantsTruth: the truth is loaded, too.
  */
-export function useClip(id, version) {
+export function useClip(id, version, wantsTruth) {
   const [state, setState] = useState({ clip: null, frames: null, revision: 0 });
   const [again, setAgain] = useState(0);
   useEffect(() => {
     const abort = new AbortController();
     const { signal } = abort;
     let frames = null;
-    const change = (changes) => !signal.aborted && setState((old) => ({ ...old, ...changes, revision: old.revision + 1 }));
+    const change = (changes) => !signal.aborted && setState((old) => ({ ...old, ...changes }));
+    const arrived = (changes) => !signal.aborted && setState((old) => ({ ...old, ...changes, revision: old.revision + 1 }));
     setState({ clip: null, frames: null, share: 0, revision: 0 });
     const load = async () => {
       const facts = await get("/api/clip", { id, v: version }, { signal });
@@ -28,7 +29,7 @@ export function useClip(id, version) {
       const some = async (names, limit) => {
         const found = names.length ? await getArrays(id, names, { v: facts.version, signal, limit }) : {};
         if (found) clip.add(found);
-        change({});
+        arrived({});
         return !!found;
       };
       const tracks = async () => {
@@ -55,7 +56,24 @@ export function useClip(id, version) {
       frames?.close();
     };
   }, [id, version, again]);
+  useTruth(state.clip, wantsTruth && !state.truth, (changes) => setState((old) => (old.clip === state.clip ? { ...old, ...changes } : old)));
   return { ...state, retry: () => setAgain((n) => n + 1) };
+}
+
+/** Load a rendered clip's truth when it is wanted: `told({truth})`, or `told({truthError})`. */
+function useTruth(clip, wanted, told) {
+  useEffect(() => {
+    if (!clip?.facts.truth || !wanted) return undefined;
+    const abort = new AbortController();
+    const params = { id: clip.id, v: clip.facts.version };
+    const load = async () => {
+      const [facts, buffer] = await Promise.all([get("/api/truth", params, { signal: abort.signal }), bytes("/api/truth_arrays", params, { signal: abort.signal })]);
+      clip.truth = { ...facts, arrays: readArrays(buffer) };
+      told({ truth: clip.truth, truthError: null });
+    };
+    load().catch((error) => error.name !== "AbortError" && told({ truthError: error }));
+    return () => abort.abort();
+  }, [clip, wanted]);
 }
 
 /** Whether the images come from the stored frames or the video: what was chosen, where it is there. */
@@ -65,30 +83,42 @@ export function sourceOf(clip, chosen) {
   return frames && chosen !== "video" ? "frames" : "video";
 }
 
-/** Player and 3D view side by side, the timeline below them. loaded: of `useClip`. */
-export function Watch({ loaded, clock, layers, view, setView, source, setSource, title, children }) {
-  const { clip, frames, revision, error, arraysError, share, tooLong, retry } = loaded;
+/**
+ * Player and 3D view side by side, buttons (`children`) and the timeline below them; on narrow screens 3D comes last.
+ * loaded: of `useClip`; shape: width over height of what is shown until that of the clip is known.
+ */
+export function Watch({ loaded, clock, layers, view, setView, source, setSource, title, shape = 16 / 9, children }) {
+  const { clip, frames, error, arraysError, share, tooLong, truth, truthError, retry } = loaded;
   const [broken, setBroken] = useState(null); // the video that the browser could not play
   if (error) return html`<${Failure} error=${error} retry=${retry} />`;
-  if (!clip) return html`<${Loading} what="Loading the clip" />`;
+  if (!clip) return html`<${Waiting} shape=${shape} words="Loading the clip" />`;
   if (!clip.length) return html`<p class="state">This clip has no frames: the stage that decodes its video has not run on it, or found none.</p>`;
   const shown = broken === clip ? "frames" : sourceOf(clip, source);
+  const revision = loaded.revision + (truth ? 1000 : 0);
   return html`
     ${arraysError && html`<${Failure} error=${arraysError} retry=${retry} />`}
+    ${truthError && html`<${Failure} error=${truthError} />`}
     ${tooLong && html`<p class="soft">The tracks of this clip are more than ${TRACKS_LIMIT >> 20} MB, and are not shown: read them in Python, or cut the video into shorter clips.</p>`}
     <div class="clip-watch">
-      <div>
+      <div class="clip-seen">
         ${clip.facts.frames && shown === "frames" && !frames && !arraysError
-          ? html`<div class="clip-stage clip-empty" style=${{ aspectRatio: `${clip.width} / ${clip.height}` }}><p role="status">Loading the frames … ${Math.round(100 * (share ?? 0))} %</p></div>`
+          ? html`<div class="clip-stage clip-waiting" style=${{ aspectRatio: `${clip.width} / ${clip.height}` }}><p role="status">Loading the frames … ${Math.round(100 * (share ?? 0))} %</p></div>`
           : html`<${Player} clip=${clip} clock=${clock} layers=${layers} frames=${frames} source=${shown} revision=${revision} label=${`${title}: image with hands and tracks`} onVideoError=${() => setBroken(clip)} />`}
         <${SourceNote} clip=${clip} shown=${shown} setSource=${setSource} broken=${broken === clip} />
       </div>
-      <${Scene} clip=${clip} clock=${clock} layers=${layers} view=${view} setView=${setView} revision=${revision} />
+      <div class="clip-buttons">${children}</div>
+      <div class="clip-time"><${Timeline} clip=${clip} clock=${clock} revision=${revision} /></div>
+      <${Scene} clip=${clip} clock=${clock} layers=${layers} view=${view} setView=${setView} revision=${loaded.revision} truth=${truth ?? null} />
     </div>
-    ${children}
-    <${Timeline} clip=${clip} clock=${clock} revision=${revision} />
   `;
 }
+
+/** The place of an image that is on its way. */
+const Waiting = ({ shape, words }) => html`
+  <div class="clip-watch">
+    <div class="clip-seen"><div class="clip-stage clip-waiting" style=${{ aspectRatio: `${shape}` }}><p role="status">${words} …</p></div></div>
+  </div>
+`;
 
 /** Which images are shown, and why not the others. */
 function SourceNote({ clip, shown, setSource, broken }) {
@@ -112,8 +142,14 @@ function SourceNote({ clip, shown, setSource, broken }) {
   `;
 }
 
-/** The layers that are on: all but those named in `off`, the parameter of the address. */
-export function layersOf(off) {
-  const hidden = new Set((off ?? "").split(","));
-  return Object.fromEntries(LAYERS.map(([name]) => [name, !hidden.has(name)]));
+/** The layers that are on: all but those named in `off`, a parameter of the address; the truth only with `truth`. */
+export function layersOf(params) {
+  const hidden = new Set((params.get("off") ?? "").split(","));
+  return { ...Object.fromEntries(LAYERS.map(([name]) => [name, !hidden.has(name)])), truth: params.get("truth") !== null };
+}
+
+/** [name, title, number of its key] of the layers that some of these clips have. */
+export function layersFor(clips) {
+  const has = { body: (clip) => clip.facts.arrays.includes("body_keypoints_px"), truth: (clip) => !!clip.facts.truth };
+  return LAYERS.map(([name, title], n) => [name, title, n + 1]).filter(([name]) => !has[name] || clips.some(has[name]));
 }

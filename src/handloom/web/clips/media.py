@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 from starlette.background import BackgroundTask
 from starlette.requests import Request
@@ -91,6 +92,21 @@ def smaller(jpeg: bytes, height: int, what: str) -> bytes:
     out = io.BytesIO()
     image.save(out, "JPEG", quality=THUMB_QUALITY)
     return out.getvalue()
+
+
+def size_of(jpeg: bytes) -> list[int] | None:
+    """[width, height] of an image; None if it is none."""
+    try:
+        with Image.open(io.BytesIO(jpeg), formats=IMAGE_FORMATS) as image:
+            return [image.width, image.height]
+    except (UnidentifiedImageError, OSError):
+        return None
+
+
+def size_of_first(camera: pa.Scalar) -> list[int] | None:
+    """[width, height] of the first image of a list; None if it has none that can be read."""
+    first = next((one.as_py() for one in camera.values or () if one.is_valid), None)
+    return None if first is None else size_of(first)
 
 
 def why_not_played(row: Mapping[str, Any]) -> str | None:

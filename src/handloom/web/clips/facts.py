@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +9,6 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -20,20 +16,20 @@ from starlette.routing import Route
 from handloom.draw.segments.listed import judged_text, segments_dict
 from handloom.draw.segments.things import color_of, moved_things
 from handloom.errors import ConfigError, HandloomError
-from handloom.geometry.cross_quality import palm_speeds
 from handloom.io.addresses import is_remote, local_path
 from handloom.schemas.clip import camera_label
-from handloom.schemas.tables.arrow import CLIP_LIST, IMAGE_FORMATS, QUALITY_FIELDS
+from handloom.schemas.tables.arrow import CLIP_LIST, QUALITY_FIELDS
 from handloom.schemas.tables.frame_flags import FLAGS, FrameFlag
 from handloom.schemas.tables.stage_columns import caption_columns, key_column
 from handloom.store.filters import quoted, stages_of
 from handloom.store.runs.runs import list_runs
 from handloom.web.answers import asked_id, asked_version, blocking, bytes_answer, json_answer, packed
+from handloom.web.clips.arrays import arrays_of
+from handloom.web.clips.media import size_of, why_not_played
+from handloom.web.clips.truth import truth_path
 from handloom.web.gallery import Gallery
-from handloom.web.media import why_not_played
 
 UNITS = {"_px": "px", "_mm": "mm", "_m_s": "m/s", "_m": "m", "_s": "s"}
-SPEED, THINGS, BOXES = "hand_speed_m_s", "things", "things_box_m"
 IN_SEGMENTS = ("start_frame", "end_frame", "master", "slave", "keyframes", "object_tracks")
 FACTS = tuple(name for name in CLIP_LIST.names if name not in ("camera", "hand"))
 
@@ -41,28 +37,6 @@ FACTS = tuple(name for name in CLIP_LIST.names if name not in ("camera", "hand")
 def unit_of(name: str) -> str | None:
     """The unit at the end of a number's name."""
     return next((unit for end, unit in UNITS.items() if name.endswith(end)), None)
-
-
-def speeds_of(row: Mapping[str, Any]) -> NDArray[np.float32] | None:
-    """(T, 2) m/s of each palm from the frame before, NaN in the first frame and where unknown; in the world where the
-    path is in metres, else in the camera's frame. None without hands in metres."""
-    in_world = row.get("world_scale") == "metric" and row.get("hand_keypoints_world_m") is not None
-    points = row.get("hand_keypoints_world_m" if in_world else "hand_keypoints_cam_m")
-    if points is None or not len(points):
-        return None
-    speeds = palm_speeds(points.astype(np.float64), np.asarray(row["frame_s"], np.float64))
-    return np.concatenate([np.full((1, 2), np.nan), speeds]).astype(np.float32)
-
-
-def arrays_of(row: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """All arrays of a row by the name of their column, with the palms' speeds, and poses and boxes of held things."""
-    found = {name: one for name, one in row.items() if isinstance(one, np.ndarray) and one.dtype.kind in "fiub"}
-    if (speeds := speeds_of(row)) is not None:
-        found[SPEED] = speeds
-    if things := moved_things(dict(row)):
-        found[THINGS] = np.stack([one.poses for one in things]).astype(np.float32)
-        found[BOXES] = np.stack([one.box_m for one in things]).astype(np.float32)
-    return found
 
 
 def flags_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -85,21 +59,6 @@ def segments_of(row: dict[str, Any]) -> tuple[list[dict[str, Any]] | None, str |
         return None, None
     more = [{name: one.get(name) for name in IN_SEGMENTS} for one in row["segments"]]
     return [one | extra for one, extra in zip(told, more, strict=True)], judged_text(row)
-
-
-def size_of(jpeg: bytes) -> list[int] | None:
-    """[width, height] of an image; None if it is none."""
-    try:
-        with Image.open(io.BytesIO(jpeg), formats=IMAGE_FORMATS) as image:
-            return [image.width, image.height]
-    except (UnidentifiedImageError, OSError):
-        return None
-
-
-def size_of_first(camera: pa.Scalar) -> list[int] | None:
-    """[width, height] of the first image of a list; None if it has none that can be read."""
-    first = next((one.as_py() for one in camera.values or () if one.is_valid), None)
-    return None if first is None else size_of(first)
 
 
 class Clips:
@@ -147,6 +106,7 @@ class Clips:
             "run": self._run(row.get("run_key")),
             "video": self._video(clip_id, row),
             "frames": bool(frames),
+            "truth": None if (beside := truth_path(row)) is None else beside.name,
             "arrays": list(arrays_of(row)),
             "things": [{"name": one.name, "color": color_of(one.name)} for one in moved_things(row)],
             "captions": {name: row.get(name) for name in caption_columns(catalogue.schema)},
@@ -162,7 +122,7 @@ class Clips:
         unknown = [name for name in names if name not in there]
         if unknown:
             raise ConfigError(f"clip {clip_id} has no array {', '.join(unknown)}", f"it has {', '.join(there)}")
-        return packed({name: there[name] for name in names or there})
+        return packed({name: there[name]() for name in names or there})
 
     def _quality(self, catalogue: Any, row: Mapping[str, Any]) -> list[dict[str, Any]]:
         values = row.get("quality") or {}

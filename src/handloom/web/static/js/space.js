@@ -1,0 +1,187 @@
+// A view in 3D: one canvas with a camera that the reader turns, a scale bar, the page's colours; drawn only when something changes.
+import {
+  BufferAttribute, BufferGeometry, Color, DynamicDrawUsage, Group, html, LineBasicMaterial, LineSegments, OrbitControls, PerspectiveCamera,
+  Scene, useEffect, useMemo, useRef, useState, WebGLRenderer,
+} from "../vendor/handloom-vendor.js";
+import { roundStep } from "./timeplane.js";
+
+const [SLOW_MS, REST_MS] = [500, 120]; // without a graphics chip: longest time between two draws, and how long the clock rests before one
+
+/** One canvas. What is in it is added to `root`; a subclass has `update(width, height)` for a frame, and `tint()`. */
+export class Space {
+  constructor(canvas, bar, { fov = 50, near = 0.005, far = 200, lost = () => {} } = {}) {
+    const drawn = graphics();
+    if (!drawn) throw new Error("WebGL is switched off, or this machine has none");
+    Object.assign(this, { canvas, bar, frame: 0, waiting: 0, drawn_ms: -Infinity });
+    this.slow = drawn === "software";
+    this.renderer = new WebGLRenderer({ canvas, antialias: !this.slow, alpha: false });
+    this.renderer.outputColorSpace = "srgb-linear"; // see shownColor
+    this.renderer.setPixelRatio(this.slow ? 1 : Math.min(devicePixelRatio, 2));
+    this.scene = new Scene();
+    this.eye = new PerspectiveCamera(fov, 1, near, far);
+    this.root = new Group();
+    this.scene.add(this.root);
+    this.controls = new OrbitControls(this.eye, canvas);
+    this.controls.addEventListener("change", () => this.schedule());
+    this.sized = new ResizeObserver(() => this.schedule());
+    this.sized.observe(canvas);
+    this.onTheme = () => {
+      this.tint();
+      this.schedule();
+    };
+    window.addEventListener("themechange", this.onTheme);
+    this.onLost = () => lost("the browser has taken its graphics away: load the page again");
+    canvas.addEventListener("webglcontextlost", this.onLost);
+  }
+
+  /** Add a part whose positions move: their bounds are not kept. */
+  add(part, to = this.root) {
+    part.frustumCulled = false;
+    to.add(part);
+    return part;
+  }
+
+  /** A colour of the page: a property of CSS. */
+  themed(property) {
+    return shownColor(getComputedStyle(this.canvas).getPropertyValue(property));
+  }
+
+  /** Draw a frame. Where the processor draws 3D, the image beside comes first: this view follows when the clock rests, or after a while. */
+  show(frame) {
+    this.frame = frame;
+    if (!this.slow) {
+      this.schedule();
+      return;
+    }
+    clearTimeout(this.later);
+    const now = performance.now();
+    this.later = setTimeout(() => this.schedule(), now - this.drawn_ms > SLOW_MS ? 0 : REST_MS);
+  }
+
+  schedule() {
+    this.waiting ||= requestAnimationFrame(() => this.draw());
+  }
+
+  draw() {
+    this.waiting = 0;
+    const { canvas, renderer, eye } = this;
+    const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+    if (!width || !height) return;
+    renderer.setSize(width, height, false);
+    this.update(width, height);
+    eye.aspect = width / height;
+    eye.updateProjectionMatrix();
+    renderer.render(this.scene, eye);
+    const unit = this.unit();
+    this.bar.hidden = unit === null;
+    if (unit !== null) measure(this.bar, eye, this.controls.target, height, unit);
+    this.drawn_ms = performance.now();
+    canvas.dataset.frame = this.frame;
+  }
+
+  close() {
+    cancelAnimationFrame(this.waiting);
+    clearTimeout(this.later);
+    this.sized.disconnect();
+    this.controls.dispose();
+    window.removeEventListener("themechange", this.onTheme);
+    this.canvas.removeEventListener("webglcontextlost", this.onLost);
+    this.scene.traverse((part) => {
+      part.geometry?.dispose();
+      part.material?.dispose();
+    });
+    this.renderer.dispose();
+  }
+}
+
+/**
+ * A space that `make(canvas, bar, lost)` gives, made anew when `deps` change: {canvas, bar: refs, space: () => Space or null,
+ * failed: why nothing can be drawn, or ""}.
+ */
+export function useSpace(make, deps) {
+  const canvas = useRef(null);
+  const bar = useRef(null);
+  const held = useMemo(() => ({ space: null }), []);
+  const [failed, setFailed] = useState("");
+  useEffect(() => {
+    if (!canvas.current) return undefined;
+    try {
+      held.space = make(canvas.current, bar.current, setFailed);
+    } catch (error) {
+      setFailed(error.message);
+      return undefined;
+    }
+    return () => {
+      held.space.close();
+      held.space = null;
+    };
+  }, deps);
+  return { canvas, bar, space: () => held.space, failed };
+}
+
+/** In place of a view that cannot be drawn. instead: what on the page shows the same. */
+export const NoSpace = ({ why, instead }) => html`<div class="clip-scene clip-empty"><p role="status">This browser draws no 3D here (${why}). ${instead}</p></div>`;
+
+/** Make a bar a round length at the distance of `target`. unit: "m", or "" where lengths have no known unit. */
+function measure(bar, eye, target, height, unit) {
+  const unit_px = height / (2 * Math.tan((eye.fov * Math.PI) / 360) * Math.max(eye.position.distanceTo(target), 1e-3));
+  const length = roundStep(60 / unit_px);
+  bar.querySelector("i").style.width = `${length * unit_px}px`;
+  const metres = length >= 1 ? `${length} m` : length >= 0.01 ? `${Math.round(length * 100)} cm` : `${Math.round(length * 1000)} mm`;
+  bar.querySelector("span").textContent = unit === "m" ? metres : `${Number(length.toPrecision(3))} ${unit || "(unit unknown)"}`;
+}
+
+/** A colour of CSS as the renderer puts it out: colours are shown as they are, as on the image, without a conversion. */
+export function shownColor(text) {
+  return new Color(text.trim().replace(/(\d) (?=\d)/g, "$1,") || "#888888").convertLinearToSRGB();
+}
+
+let known;
+/** What draws 3D here: `hardware`, `software` (the processor, for want of a graphics chip), or null: nothing. */
+function graphics() {
+  if (known === undefined) {
+    const context = document.createElement("canvas").getContext("webgl2");
+    const about = context?.getExtension("WEBGL_debug_renderer_info");
+    const name = about ? context.getParameter(about.UNMASKED_RENDERER_WEBGL) : "";
+    context?.getExtension("WEBGL_lose_context")?.loseContext();
+    known = !context ? null : /swiftshader|llvmpipe|software|basic render/i.test(name) ? "software" : "hardware";
+  }
+  return known;
+}
+
+/** Places that change: room for `num`. */
+export function moving(num) {
+  const geometry = new BufferGeometry();
+  geometry.setAttribute("position", new BufferAttribute(new Float32Array(3 * num), 3).setUsage(DynamicDrawUsage));
+  return geometry;
+}
+
+/** Places [x, y, z, ...] that stay. */
+export function fixed(values) {
+  return new BufferGeometry().setAttribute("position", new BufferAttribute(Float32Array.from(values), 3));
+}
+
+/** Give a moving geometry its places now; as many are drawn. */
+export function setPlaces(geometry, values) {
+  geometry.attributes.position.array.set(values);
+  geometry.attributes.position.needsUpdate = true;
+  geometry.setDrawRange(0, values.length / 3);
+}
+
+/** x red, y green, z blue. */
+export function axesLines(length) {
+  const geometry = fixed([0, 0, 0, length, 0, 0, 0, 0, 0, 0, length, 0, 0, 0, 0, 0, 0, length]);
+  geometry.setAttribute("color", new BufferAttribute(new Float32Array([1, 0.2, 0.2, 1, 0.2, 0.2, 0.2, 0.8, 0.3, 0.2, 0.8, 0.3, 0.3, 0.5, 1, 0.3, 0.5, 1]), 3));
+  return new LineSegments(geometry, new LineBasicMaterial({ vertexColors: true }));
+}
+
+/** Corners [low, high] of the finite places in [x, y, z, ...]. */
+export function bounds(values) {
+  const [low, high] = [[Infinity, Infinity, Infinity], [-Infinity, -Infinity, -Infinity]];
+  values.forEach((value, n) => {
+    if (!Number.isFinite(value)) return;
+    low[n % 3] = Math.min(low[n % 3], value);
+    high[n % 3] = Math.max(high[n % 3], value);
+  });
+  return Number.isFinite(low[0]) ? [low, high] : [[-0.1, -0.1, -0.1], [0.1, 0.1, 0.1]];
+}
