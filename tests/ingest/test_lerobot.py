@@ -674,6 +674,23 @@ def test_again_reads_nothing_and_what_changed_is_replaced(tmp_path, db):
     assert (other.counts["replaced"], other.clips["changed"]) == (3, 3)
 
 
+def test_success_is_that_of_any_step(tmp_path, db):
+    """Null where the data does not say; episodes that were ingested without it get it by the next ingest."""
+    root = make_v3(tmp_path / "arm", LENGTHS)
+    lerobot(db, str(root), images=False)
+    assert [row["success"] for row in rows_of(db).values()] == [None] * 3
+    kinds = {"bool": (pa.bool_(), True, False), "list": (pa.list_(pa.float32(), 1), [1.0], [0.0])}
+    for kind, yes, no in kinds.values():
+        for file, told in (("000", {0: [no, yes, no, no, no, no], 1: [no] * 8}), ("001", {2: [None] * 5})):
+            table = pq.read_table(root / f"data/chunk-000/file-{file}.parquet")
+            values = pa.array([value for one in told.values() for value in one], kind)
+            table = table.select([name for name in table.column_names if name != "next.success"])
+            pq.write_table(table.append_column("next.success", values), root / f"data/chunk-000/file-{file}.parquet")
+        counts = lerobot(db, str(root), images=False).counts
+        assert [row["success"] for row in rows_of(db).values()] == [True, False, None]
+        assert counts["replaced"] == (2 if kind == pa.bool_() else 0), "an unknown one is the row of before"
+
+
 def test_a_name_belongs_to_one_place(tmp_path, db):
     root = make_v3(tmp_path / "arm", LENGTHS)
     lerobot(db, str(root))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from urllib.parse import quote
 
 import lance
@@ -14,8 +15,9 @@ from support.gallery import CAMERAS, POSE, STEPS, client_of, episode_image, gall
 
 from handloom.schemas.tables.robot import TABLE, episode_arrays, episode_row
 from handloom.store.episodes import read_episodes, write_episodes
-from handloom.web.episodes import places_of
+from handloom.web.episodes.episodes import places_of
 
+DONE = ("yes", "no", "")
 HTML = "<img src=x onerror=alert(1)>"
 
 
@@ -28,8 +30,8 @@ def folder(tmp_path_factory):
 def client(folder):
     db = gallery_db(folder / "db", [])
     rows = [
-        gallery_episode(0),
-        gallery_episode(1),
+        gallery_episode(0, success=True),
+        gallery_episode(1, success=False),
         gallery_episode(2, task=None),
         gallery_episode(3, pictures=False, task=HTML),
     ]
@@ -67,6 +69,10 @@ def test_lists_are_the_table_and_facets_ignore_their_own_choice(client):
     assert [one["episode_id"] for one in some["episodes"]] == ["arm:0", "arm:2"]
     assert dict(map(tuple, some["facets"]["task"])) == {"lift": 1, "push": 1, None: 1, HTML: 1}
     assert dict(map(tuple, some["facets"]["dataset"])) == {"arm": 2, "home": 1, "it's, a/b:c": 1}
+    assert dict(map(tuple, told["facets"]["success"])) == {"yes": 1, "no": 1, None: 4}
+    done = [[one["episode_id"] for one in client.get(f"/api/episodes?success={w}").json()["episodes"]] for w in DONE]
+    assert done[:2] == [["arm:0"], ["arm:1"]]
+    assert len(done[2]) == 4
     people = client.get("/api/episodes?kind=people").json()["episodes"]
     assert [one["episode_id"] for one in people] == ["home:0"]
     unknown = client.get("/api/episodes?robot_type=").json()["episodes"]
@@ -83,6 +89,7 @@ def test_numbers_of_an_episode_are_those_of_the_table(client):
     assert (told["task"], told["num_frames"], told["images"]) == ("lift", STEPS, [[64, 48], [64, 48]])
     assert told["places"] == [{"name": "end effector", "index": [0, 1, 2], "gripper": 7, "unit": None}]
     assert (told["before"], told["after"], told["clips"]) == (None, "arm:1", [None, None])
+    assert [get(client, "/api/episode", f"arm:{n}").json()["success"] for n in range(3)] == [True, False, None]
     expected = episode_arrays(read_episodes(client.db, ["frame_s", "state", "action"], "episode_id = 'arm:0'"))
     found = unpacked(get(client, "/api/episode_arrays").content)
     assert list(found) == ["frame_s", "state", "action"]
@@ -119,7 +126,7 @@ def test_images_are_those_of_their_camera_and_step(client):
 
 
 def test_images_larger_than_what_is_kept_are_served_all_the_same(client, monkeypatch):
-    monkeypatch.setattr("handloom.web.episodes.IMAGES_BYTES", 10)
+    monkeypatch.setattr("handloom.web.episodes.episodes.IMAGES_BYTES", 10)
     with client_of(client.db) as small:
         for episode_id in ("arm:0", "arm:1", "arm:0"):
             assert get(small, "/media/episode_frame", episode_id, f"&camera={CAMERAS[1]}&n=9").content == episode_image(
@@ -181,6 +188,40 @@ def test_reports_are_shown_and_nothing_else_of_their_folders(client):
     assert client.get("/reports/1/a/report.html").status_code == 404
 
 
+def test_a_training_is_shown_while_it_trains_and_after(tmp_path):
+    """Loss of every variant, its settings and checkpoint; of a long history few points, and nothing outside."""
+    lines = [{"kind": "step", "step": n, "loss": None if n == 7 else 1 / n, "at_s": n / 10} for n in range(1, 1001)]
+    lines.insert(500, {"kind": "held_out", "step": 500, "numbers": {"loss": 0.25}, "at_s": 50})
+    job = {"recipe": "arm4r", "lr": 0.001, "model": {"layers": 2}, "init": "", "variants": ["own", "../../secret", "x"]}
+    out = tmp_path / "runs" / "one"
+    (out / "own").mkdir(parents=True)
+    (tmp_path / "secret").mkdir()
+    for path in (out / "own", tmp_path / "secret"):
+        (path / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "st')
+    (out / "job.json").write_text(json.dumps(job))
+    with client_of(gallery_db(tmp_path / "db", []), reports=[tmp_path / "runs"]) as client:
+        (listed,) = client.get("/api/reports").json()["reports"]
+        assert (listed["title"], listed["place"], listed["url"]) == ("arm4r", "one", None)
+        told = client.get("/api/report?place=one").json()
+        assert (told["ended"], told["settings"]) == (False, {"lr": 0.001, "model.layers": 2})
+        (own,) = told["variants"]
+        assert (own["name"], own["steps"], own["from_step"], own["at_s"], own["end"]) == ("own", 1000, 1, 100, None)
+        training, held_out = (curve["points"] for curve in own["curves"])
+        assert held_out == [[500, 0.25]]
+        assert len(training) == 240
+        assert training[0] == [3.0, pytest.approx(np.mean([1, 1 / 2, 1 / 3, 1 / 4, 1 / 5]))]
+        facts = job | {"variants": {"own": {"held_out": {"loss": 0.2}, "checkpoint": "/c/step-1000"}}}
+        (out / "report.json").write_text(json.dumps(facts))
+        (out / "report.html").write_text("<title>arm4r, control</title>")
+        told = client.get("/api/report?place=one").json()
+        assert (told["ended"], told["variants"][0]["end"]["checkpoint"]) == (True, "/c/step-1000")
+        assert told["variants"][0]["curves"] == own["curves"]
+        (out / "job.json").write_text('{"recipe": "ar')  # as while it is written
+        assert [one["curves"] for one in client.get("/api/report?place=one").json()["variants"]] == [[]]
+        for asked in ("place=..", "place=one/own", "place=/etc", "place=one&number=1", "place=none"):
+            assert client.get(f"/api/report?{asked}").status_code == 404, asked
+
+
 def test_places_by_the_names_of_numbers():
     things = [f"observation.environment_state.{thing}.{axis}" for thing in ("cup", "goal") for axis in "xyz"]
     found = places_of([*(f"observation.state.{name}" for name in POSE), *things], ["m"] * 14)
@@ -189,3 +230,16 @@ def test_places_by_the_names_of_numbers():
     ]  # fmt: skip
     assert places_of(["shoulder.pos", "elbow.pos"], None) == []
     assert places_of(None, None) == []
+
+
+def test_a_table_of_before_has_no_success(tmp_path):
+    """It is unknown, until the next ingest adds the column."""
+    db = gallery_db(tmp_path / "db", [])
+    write_episodes(db, [episode_row(gallery_episode(0, pictures=False))])
+    db.table(TABLE).drop_columns(["success"])
+    with client_of(db) as client:
+        assert client.get("/api/episodes").json()["facets"]["success"] == [[None, 1]]
+        assert get(client, "/api/episode").json()["success"] is None
+        assert client.get("/api/episodes?success=yes").json()["total"] == 0
+        write_episodes(db, [episode_row(gallery_episode(1, pictures=False, success=True))])
+        assert dict(map(tuple, client.get("/api/episodes").json()["facets"]["success"])) == {"yes": 1, None: 1}

@@ -25,7 +25,7 @@ from handloom.schemas.tables.embeddings import embedding_columns
 from handloom.schemas.tables.robot import TABLE as EPISODES
 from handloom.store.filters import stages_of
 from handloom.store.search.index import TEXT_COLUMNS
-from handloom.web import dataset, episodes, judging, searching
+from handloom.web import dataset, judging, searching
 from handloom.web.access import LOOPBACK, Access
 from handloom.web.answers import (
     NotThere,
@@ -40,6 +40,7 @@ from handloom.web.answers import (
 )
 from handloom.web.catalogue import FACETS
 from handloom.web.clips import facts, media, truth
+from handloom.web.episodes import episodes, reports
 from handloom.web.gallery import Gallery
 
 STATIC = Path(__file__).parent / "static"
@@ -47,7 +48,7 @@ PAGES = ("/", "/clip", "/clip/{rest:path}", "/dataset", "/episodes", "/episode",
 """Addresses of pages: all are one file, whose scripts read the address."""
 PARTS: tuple[Callable[[Gallery], list[Route]], ...] = (
     *(searching.routes, facts.routes, truth.routes, media.routes),
-    *(dataset.routes, judging.routes, episodes.routes),
+    *(dataset.routes, judging.routes, episodes.routes, reports.routes),
 )
 
 

@@ -21,8 +21,8 @@ globalThis.window = {
 };
 
 const js = new URL("../../../src/handloom/web/static/js/", import.meta.url);
-const [router, virtual, hits, filters, api, keys, states, card, curves, path, plane, runs] = await Promise.all(
-  ["router", "virtual", "hits", "filters", "api", "keys", "states", "card", "curves", "path", "timeplane", "runs"].map((name) => import(new URL(`${name}.js`, js))),
+const [router, virtual, hits, filters, api, keys, states, card, curves, path, plane, runs, reports] = await Promise.all(
+  ["router", "virtual", "hits", "filters", "api", "keys", "states", "card", "curves", "path", "timeplane", "runs", "reports"].map((name) => import(new URL(`${name}.js`, js))),
 );
 
 beforeEach(() => {
@@ -346,6 +346,21 @@ test("a run says how far it is, and only the newest one has stopped", () => {
   assert.equal(runs.stoppedRun({ runs: [run("done"), run("gone")] }), null, "what came later has ended");
   assert.equal(runs.stoppedRun({ runs: [run("gone", false)] }), null, "no run: it kept runs away");
   for (const state of ["gone", "silent"]) assert.equal(runs.stoppedRun({ runs: [run(state), run("done")] }).run_id, state);
+});
+
+test("losses of a factor of 20 are drawn logarithmically, and one point or equal ones have a place", () => {
+  assert.equal(reports.axesOf([]), null);
+  const flat = reports.axesOf([{ points: [[1, 0.5]] }]);
+  assert.ok(!flat.log && flat.y(0.5) === 60 && flat.x(1) === 320);
+  const far = reports.axesOf([{ points: [[1, 100], [10, 1]] }, { points: [[5, 10]] }]);
+  assert.ok(far.log && Math.abs(far.y(10) - 60) < 1e-9 && far.y(100) === 4 && far.y(1) === 116);
+  assert.ok(!reports.axesOf([{ points: [[1, 100], [2, 0]] }]).log, "a loss of 0 has no logarithm");
+});
+
+test("a place is known in a step where all its three numbers are", () => {
+  assert.ok(path.isKnown(Float32Array.of(NaN, 1, 2, 3, 4, 5)));
+  assert.ok(!path.isKnown(Float32Array.of(NaN, 1, 2, 3, NaN, 5)));
+  assert.ok(!path.isKnown(new Float32Array()));
 });
 
 test("an action lies over the state of its name, and no number is lost or shown twice", () => {

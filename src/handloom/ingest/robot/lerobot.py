@@ -23,6 +23,7 @@ from handloom.ingest.robot.lerobot_data import (
     image_bytes,
     read_runs,
     signal_of,
+    success_of,
     tasks_of,
 )
 from handloom.ingest.robot.lerobot_episodes import EpisodeEntry, read_entries, read_tasks
@@ -222,7 +223,8 @@ class LeRobotSource:
                 cameras.append(self._video_camera(feature.key, entry, times, task, split, notes))
             else:
                 notes.append(("no_camera", entry.no_video[feature.key]))
-        return RawEpisode(entry.index, times.frame_s, state, action, tuple(cameras), task, split, tuple(notes))
+        of = (task, split, tuple(notes), success_of(table))
+        return RawEpisode(entry.index, times.frame_s, state, action, tuple(cameras), *of)
 
     def _video_camera(self, key: str, entry: EpisodeEntry, times, task, split, notes) -> VideoCamera:
         path, from_s, to_s = entry.videos[key]

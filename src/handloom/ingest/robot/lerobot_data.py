@@ -24,7 +24,8 @@ from handloom.schemas.tables.robot import Signal
 BATCH_FRAMES = 1024
 PEEKED_ROWS = 16
 ON_TIME_S = 1e-3  # LeRobot's own tolerance is 1e-4 s; float32 seconds are 6e-5 s off after a quarter of an hour
-COLUMNS = ("episode_index", "timestamp", "frame_index", "task_index", "index")
+SUCCESS = "next.success"
+COLUMNS = ("episode_index", "timestamp", "frame_index", "task_index", "index", SUCCESS)
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,19 @@ def _numbers(column: pa.ChunkedArray, key: str) -> NDArray[Any]:
     if not (pa.types.is_floating(array.type) or pa.types.is_integer(array.type) or pa.types.is_boolean(array.type)):
         raise Unusable("bad_values", f"{key} is of type {column.type}, expected numbers")
     return array.cast(pa.float64()).to_numpy(zero_copy_only=False)
+
+
+def success_of(table: pa.Table) -> bool | None:
+    """Whether the task was done: in any step (`next.success`, of LeRobot's simulated environments). None where the data
+    does not say, or says it in another way."""
+    if SUCCESS not in table.column_names:
+        return None
+    try:
+        done = _numbers(table.column(SUCCESS), SUCCESS)
+    except Unusable:
+        return None
+    known = np.isfinite(done)
+    return bool((done[known] > 0).any()) if known.any() else None
 
 
 def tasks_of(table: pa.Table, tasks: dict[int, str]) -> tuple[str, ...]:

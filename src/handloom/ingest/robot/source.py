@@ -119,7 +119,8 @@ class RawEpisode:
     """An episode as its source yields it, its images not yet read.
 
     frame_s: (T,) float64 seconds from its first frame, which is 0, strictly rising. state, action: None if the source
-    has none. notes: (name, detail) of what is unusual about it, see `NOTES`.
+    has none. notes: (name, detail) of what is unusual about it, see `NOTES`. success: whether the task was done; None
+    where the dataset does not say.
     """
 
     index: int
@@ -130,6 +131,7 @@ class RawEpisode:
     task: str | None = None
     split: str | None = None
     notes: tuple[tuple[str, str], ...] = ()
+    success: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,7 @@ def source_key(facts: SourceFacts, raw: RawEpisode, images: Mapping[str, Any]) -
     signals = [None if s is None else [s.names, s.units] for s in (raw.state, raw.action)]
     constant = replace(facts, num_listed=0)
     words = [KEY_VERSION, vars(constant), raw.index, raw.task, raw.split, cameras, signals, dict(images)]
+    words += [] if raw.success is None else [{"success": raw.success}]  # keys of before, where it is not known
     digest.update(json.dumps(words, sort_keys=True).encode())
     arrays: list[NDArray[Any]] = [raw.frame_s, *(s.values for s in (raw.state, raw.action) if s is not None)]
     for array in arrays:

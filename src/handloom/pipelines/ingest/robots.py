@@ -341,6 +341,7 @@ def _episode(raw: RawEpisode, filmed: list[Filmed], facts: SourceFacts, key: str
         task=raw.task,
         split=raw.split,
         licence=facts.licence,
+        success=raw.success,
     )
 
 

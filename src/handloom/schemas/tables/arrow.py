@@ -244,6 +244,7 @@ JUDGEMENTS = pa.schema(
 """What people think of clips, one row a clip."""
 
 LATER_IN_CLIPS = pa.schema([CLIP_LIST.field("camera_digest")])
+LATER_IN_EPISODES = pa.schema([pa.field("success", pa.bool_())])
 GROWING = {
     "clip_list": CLIP_LIST,
     "clips": LATER_IN_CLIPS,
@@ -251,6 +252,7 @@ GROWING = {
     "stage_rejects": STAGE_REJECTS,
     "runs": RUNS,
     "judgements": JUDGEMENTS,
+    "robot_episodes": LATER_IN_EPISODES,
 }
 """Tables made by older versions may lack columns of these schemas: they are read as null, and added as null before the
 next write."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from handloom.errors import ShapeError
-from handloom.schemas.tables.arrow import key_field
+from handloom.schemas.tables.arrow import LATER_IN_EPISODES, key_field
 
 TABLE = "robot_episodes"
 HUMAN_HAND, HUMAN_HANDS = PEOPLE = ("human_hand", "human_hands")
@@ -40,6 +40,7 @@ ROBOT_EPISODES = pa.schema(
         pa.field("source_uri", pa.string(), nullable=False),
         pa.field("source_version", pa.string(), nullable=False),  # "lerobot v3.0", "lerobot v2.1", "calvin"
         pa.field("source_key", pa.string(), nullable=False),  # hash of what the row was made from, and how
+        *LATER_IN_EPISODES,  # whether the task was done, as the dataset says; null where it does not
     ],
     metadata={"handloom_schema": "1"},
 )
@@ -69,7 +70,8 @@ class RobotEpisode:
 
     frame_s: (T,) float64, seconds from the episode's first frame, which is 0. cameras: (C). clip_ids: (C), None for a
     camera without a clip. frame_jpeg: (C, T) JPEG bytes, None for a missing image; None as a whole if images were not
-    asked for. The image of step i is the frame at `start_s + frame_s[i]` of the camera's video.
+    asked for. success: whether the task was done; None where the dataset does not say. The image of step i is the frame
+    at `start_s + frame_s[i]` of the camera's video.
     """
 
     dataset: str
@@ -88,6 +90,7 @@ class RobotEpisode:
     task: str | None = None
     split: str | None = None
     licence: str | None = None
+    success: bool | None = None
 
     @property
     def episode_id(self) -> str:

@@ -181,7 +181,7 @@ function Source({ episode }) {
   const rows = [
     ["Dataset", html`<a href=${withQuery("/episodes", { dataset: episode.dataset })}>${episode.dataset}</a>${`, episode ${episode.episode_index}`}`],
     ["Task", episode.task && html`<a href=${withQuery("/episodes", { task: episode.task })}>${episode.task}</a>`],
-    ["Success", "not known: the table has no column for it"],
+    ["Success", episode.success === null ? "not known: the dataset does not say" : episode.success ? "yes, the dataset says" : "no, the dataset says"],
     ["Robot", episode.robot_type],
     ["Steps", `${episode.num_frames.toLocaleString("en")}, ${episode.fps} a second`],
     ["Split", episode.split],

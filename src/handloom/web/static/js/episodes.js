@@ -1,8 +1,9 @@
 // The list of episodes of robots and of people's hands, and the reports of trainings.
 import { html, useEffect, useMemo, useReducer, useRef, useState } from "../vendor/handloom-vendor.js";
-import { about, get } from "./api.js";
+import { about } from "./api.js";
 import { Hits } from "./hits.js";
 import { useKeys } from "./keys.js";
+import { Reports } from "./reports.js";
 import { episodeHref, go, setParams, withQuery } from "./router.js";
 import { moveKeys, useSelected } from "./selection.js";
 import { count, duration, Empty, Failure, Loading } from "./states.js";
@@ -13,6 +14,7 @@ const CHOICES = [
   ["dataset", "Dataset", {}],
   ["task", "Task", {}],
   ["robot_type", "Robot", {}],
+  ["success", "Success", { yes: "yes", no: "no" }],
 ];
 const NAMES = CHOICES.map(([name]) => name);
 const SIZES = { least: 210, gap: 10, text: 64 };
@@ -123,27 +125,9 @@ function Card({ episode, version, index, total, selected, tab, select }) {
         <span class="card-meta">${episode.dataset} · ${episode.episode_index}${episode.split ? ` · ${episode.split}` : ""}</span>
         <span class="card-meta">${[episode.kind === "people" ? "people's hands" : episode.robot_type ?? "robot not named", cameras].join(" · ")}</span>
       </a>
+      ${episode.success && html`<span class="card-marks"><span class=${`flag ${episode.success === "yes" ? "good" : "bad"}`}>${episode.success === "yes" ? "success" : "no success"}</span></span>`}
       <span class="card-length num">${duration(episode.duration_s)}</span>
     </div>
-  `;
-}
-
-/** Reports of trainings: each opens as a page of its own. */
-function Reports({ open }) {
-  const [found, setFound] = useState(null);
-  const [failed, setFailed] = useState(null);
-  useEffect(() => {
-    get("/api/reports").then(setFound, setFailed);
-  }, []);
-  return html`
-    <details class="episodes-reports" open=${open}>
-      <summary>Reports of trainings${found ? ` (${found.reports.length})` : ""}</summary>
-      ${failed && html`<p class="wrong" role="alert">${failed.problem}</p>`}
-      ${found && !found.reports.length && html`<p class="soft">There is no report.html below ${found.folders.join(", ")}: <code>handloom train --out</code> writes one at its end.</p>`}
-      ${found && html`<ul>${found.reports.map((one) => html`
-        <li key=${one.url}><a href=${one.url}>${one.title ?? one.path}</a> <span class="soft mono">${one.folder.split("/").pop()}/${one.path}</span> <span class="soft num">${new Date(1000 * one.changed_s).toLocaleString()}</span></li>
-      `)}</ul>`}
-    </details>
   `;
 }
 

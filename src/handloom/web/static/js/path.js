@@ -1,5 +1,5 @@
 // The way of the end effector, and of the places of things, in 3D on the page's clock; axes and a scale bar.
-import { html, Line, LineBasicMaterial, Points, PointsMaterial, useRef, Vector3 } from "../vendor/handloom-vendor.js";
+import { html, Line, LineBasicMaterial, Points, PointsMaterial, useMemo, useRef, Vector3 } from "../vendor/handloom-vendor.js";
 import { useLive } from "./clock.js";
 import { thingColor } from "./overlay.js";
 import { indexAt } from "./row.js";
@@ -11,9 +11,12 @@ export function wayOf({ data, shape: [length, width] }, { index }) {
   return Float32Array.from({ length: 3 * length }, (_, n) => data[Math.floor(n / 3) * width + index[n % 3]]);
 }
 
+/** Whether a place is known in any step. */
+export const isKnown = (way) => way.some((_, n) => n % 3 === 0 && way.subarray(n, n + 3).every(Number.isFinite));
+
 export function PathView({ episode, arrays, clock }) {
   const told = useRef(null);
-  const places = arrays.state ? episode.places : [];
+  const places = useMemo(() => (arrays.state ? episode.places.filter((place) => isKnown(wayOf(arrays.state, place))) : []), [episode, arrays]);
   const times = arrays.frame_s.data;
   const { canvas, bar, space, failed } = useSpace(
     (at, scale, lost) => {
@@ -30,7 +33,7 @@ export function PathView({ episode, arrays, clock }) {
   });
   if (failed) return html`<${NoSpace} why=${failed} instead="The curves show the same numbers." />`;
   if (!places.length) {
-    return html`<div class="clip-scene clip-empty"><p>No way in 3D is known: ${arrays.state ? "the names of the state's numbers hold no place (x, y, z)" : "the episode has no state"}.</p></div>`;
+    return html`<div class="clip-scene clip-empty"><p>No way in 3D is known: ${!arrays.state ? "the episode has no state" : episode.places.length ? "in no step are x, y and z all known" : "the names of the state's numbers hold no place (x, y, z)"}.</p></div>`;
   }
   return html`
     <figure class="clip-scene episode-path">

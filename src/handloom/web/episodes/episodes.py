@@ -1,10 +1,7 @@
-"""Episodes of robots and of people's hands, with their images; and reports of trainings that lie in named folders."""
+"""Episodes of robots and of people's hands, with their images."""
 
 from __future__ import annotations
 
-import html
-import os
-import re
 import secrets
 import threading
 from collections.abc import Sequence
@@ -12,7 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,6 +20,7 @@ from starlette.routing import Route
 
 from handloom.errors import HandloomError
 from handloom.schemas.tables.robot import PEOPLE, TABLE, episode_arrays
+from handloom.store.columns import absent_fields, with_nulls
 from handloom.store.filters import quoted
 from handloom.store.location import lance_errors
 from handloom.train.parts.robot_state import form_of, thing_name
@@ -44,12 +41,9 @@ from handloom.web.gallery import Gallery, Kept
 IMAGES = "frame_jpeg"
 SIGNALS = ("frame_s", "state", "action")
 LISTED = ("episode_id", "dataset", "episode_index", "robot_type", "task", "split", "fps", "num_frames", "cameras")
-FACETS = ("kind", "dataset", "task", "robot_type")
+FACETS = ("kind", "dataset", "task", "robot_type", "success")
 MOST_VALUES, MOST_LISTED, MOST_FRAMES = 50, 200, 64
 IMAGES_BYTES, THUMBS_BYTES = 256 << 20, 64 << 20
-REPORT = "report.html"
-BESIDE_REPORT = {".mp4": "video/mp4", ".webm": "video/webm", ".png": "image/png", ".jpg": "image/jpeg"}
-MOST_REPORTS, MOST_FOLDERS, TITLE_BYTES = 500, 20_000, 8192
 
 
 @dataclass(frozen=True)
@@ -118,9 +112,12 @@ class Episodes:
 
     def _read_list(self, table: Any, newest: Listed | None = None) -> Listed:
         if table is None:
-            return Listed(None, pa.table({name: pa.array([], pa.string()) for name in (*LISTED, "kind")}), [])
+            return Listed(None, pa.table({name: pa.array([], pa.string()) for name in (*LISTED, *FACETS)}), [])
         with lance_errors(f"read table {TABLE}", table.uri):
-            rows = table.to_table(columns=list(LISTED))
+            rows = table.to_table(columns=[name for name in (*LISTED, "success") if name in table.schema.names])
+        rows = with_nulls(rows, absent_fields(TABLE, table.schema, ["success"]), (*LISTED, "success"))
+        done = pc.if_else(rows.column("success"), "yes", "no")  # null stays null
+        rows = rows.set_column(rows.column_names.index("success"), "success", done)
         kinds = pc.if_else(pc.is_in(rows.column("robot_type"), pa.array(PEOPLE)), "people", "robots")
         rows, stored = rows.append_column("kind", kinds), list(range(rows.num_rows))
         if newest is not None:
@@ -156,6 +153,7 @@ class Episodes:
         clips = self._gallery.catalogue().places
         images = self.images(episode_id, listed)
         return {
+            "success": None,  # of tables before 0.4
             **facts,
             "version": listed.version,
             "kind": "people" if facts["robot_type"] in PEOPLE else "robots",
@@ -281,56 +279,8 @@ def places_of(names: Sequence[str] | None, units: Sequence[str | None] | None) -
     ]
 
 
-def reports_below(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """`report.html` of each training below the folders, the newest first: at most `MOST_REPORTS`."""
-    found: list[dict[str, Any]] = []
-    for number, root in enumerate(folders):
-        for visited, (folder, inner, names) in enumerate(os.walk(root)):
-            inner[:] = sorted(name for name in inner if not name.startswith("."))
-            if visited >= MOST_FOLDERS or len(found) >= MOST_REPORTS:
-                break
-            if REPORT in names:
-                path = Path(folder, REPORT)
-                inside = path.relative_to(root).as_posix()
-                found.append(
-                    {
-                        "title": title_of(path),
-                        "path": inside,
-                        "folder": str(root),
-                        "number": number,
-                        "changed_s": path.stat().st_mtime,
-                        "url": f"/reports/{number}/{quote(inside)}",
-                    }
-                )
-    return sorted(found, key=lambda one: -one["changed_s"])
-
-
-def title_of(path: Path) -> str | None:
-    """The page's title; None if its first bytes hold none."""
-    with path.open("rb") as file:
-        head = file.read(TITLE_BYTES).decode(errors="replace")
-    title = re.search(r"<title>(.*?)</title>", head, re.DOTALL | re.IGNORECASE)
-    return html.unescape(title[1]).strip() if title else None
-
-
-def report_file(folders: Sequence[Path], number: int, path: str) -> tuple[Path, str]:
-    """(file, media type) of a report, or of an image or video in a report's folder. Raises NotThere for all others."""
-    gone = NotThere(f"there is no report {path[:200]!r}", "/episodes lists the reports")
-    if not 0 <= number < len(folders):
-        raise gone
-    root = folders[number].resolve()
-    file = (root / path).resolve()
-    kind = "text/html; charset=utf-8" if file.name == REPORT else BESIDE_REPORT.get(file.suffix.lower())
-    if kind is None or not file.is_relative_to(root) or not file.is_file():
-        raise gone
-    homes = [folder for folder in file.parents if folder.is_relative_to(root)]
-    if not any((folder / REPORT).is_file() for folder in homes):
-        raise gone
-    return file, kind
-
-
 def routes(gallery: Gallery) -> list[Route]:
-    """`/api/episodes`, `/api/episode`, their images and rows; `/api/reports` and `/reports/...`."""
+    """`/api/episodes`, `/api/episode`, their images and rows."""
     episodes = Episodes(gallery)
 
     async def page(request: Request) -> Response:
@@ -377,15 +327,6 @@ def routes(gallery: Gallery) -> list[Route]:
         kind = "application/vnd.apache.parquet"
         return FileAnswer(path, media_type=kind, filename=file_name(episode_id, ".parquet"), background=gone)
 
-    async def reports(request: Request) -> Response:
-        found = await blocking(gallery.short, "reports", lambda: reports_below(gallery.reports), 5.0)
-        return json_answer(request, {"folders": [str(one) for one in gallery.reports], "reports": found})
-
-    async def report(request: Request) -> Response:
-        inside = request.path_params
-        path, kind = await blocking(report_file, gallery.reports, inside["number"], inside["path"])
-        return FileAnswer(path, media_type=kind, headers={"Cache-Control": "private, no-cache"})
-
     return [
         Route("/api/episodes", page),
         Route("/api/episode", episode),
@@ -394,6 +335,4 @@ def routes(gallery: Gallery) -> list[Route]:
         Route("/media/episode_frame", frame),
         Route("/media/episode_frames", frames),
         Route("/download/episode", row),
-        Route("/api/reports", reports),
-        Route("/reports/{number:int}/{path:path}", report),
     ]
