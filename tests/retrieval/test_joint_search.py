@@ -356,6 +356,16 @@ def test_a_video_is_extracted_once_as_long_as_it_is_the_same(db, tmp_path):
         return extract(db, str(path), by=("appearance",))["embedding_appearance"]
 
     write_video(path, images, np.arange(4) / 10)
+    told = []
+
+    def stop(stage, num_frames):
+        told.append(stage)
+        if len(told) == 3:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        extract(db, str(path), by=("appearance",), on_stage=stop)
+    assert len(told) == 3
     first = vector()
     assert vector() is first
     write_video(path, [255 - image for image in images], np.arange(4) / 10)

@@ -24,9 +24,9 @@ WAIT_MS = 30_000  # on a machine that others use as well
 
 
 @contextmanager
-def served(db: Database, *, judging: bool = False) -> Iterator[str]:
-    """The address of a gallery of this database, while the block runs."""
-    app = make_app(Gallery(db, judging))
+def served(db: Database, *, judging: bool = False, token: str | None = None) -> Iterator[str]:
+    """The address of a gallery of this database, while the block runs; with a token any name of the host is served."""
+    app = make_app(Gallery(db, judging), *(() if token is None else (frozenset(), token)))
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # as `web.serving` does, and why
     listening.bind(("127.0.0.1", 0))
     listening.listen(128)

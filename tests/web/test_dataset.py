@@ -1,13 +1,16 @@
 """The dataset page and judging, through the server: what is counted, ranked, projected, written and refused."""
 
+import io
 import json
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from starlette.testclient import TestClient
 from support.rows import RUN_KEY, make_clip, make_row
 
 from handloom.api import Database
+from handloom.pipelines.judgements import read_csv
 from handloom.schemas.tables.arrow import clips_schema
 from handloom.schemas.tables.reject import Reject
 from handloom.store.clips.clip_list import add_clips, pending_clips
@@ -146,6 +149,25 @@ def test_a_judgement_is_written_found_and_taken_back(ask, db):
     assert ask.post("/api/judge", json={"clip_id": IDS[0]}).status_code == 400  # takes nothing back
     assert ask.post("/api/judge", json={"clip_id": IDS[0], "verdict": None}).json() == {"judgement": None}
     assert find(where="judged('bad')") == [] == db.judged("bad")
+
+
+def test_all_judgements_are_one_file_that_can_be_read_back(ask, db, tmp_path, monkeypatch):
+    ask.post("/api/judge", json={"clip_ids": IDS[:3], "verdict": "bad", "reason": 'a "hand", missing', "note": "1, 2"})
+    given = db.judgements()
+    table = ask.get("/download/judgements?format=parquet")
+    assert pq.read_table(io.BytesIO(table.content)).equals(given)
+    told = ask.get("/download/judgements")
+    assert 'filename="judgements.csv"' in told.headers["content-disposition"]
+    path = tmp_path / "judgements.csv"
+    path.write_bytes(told.content)
+    db.table("judgements").delete("true")
+    assert not db.judged("bad")
+    assert read_csv(db, path) == (3, 0)
+    assert db.judgements().to_pylist() == given.to_pylist()
+    assert ask.get("/download/judgements?format=xls").status_code == 400
+    monkeypatch.setattr("handloom.web.judging.MOST_BYTES", 10)
+    refused = ask.get("/download/judgements")
+    assert (refused.status_code, "--csv" in refused.json()["error"]["hint"]) == (413, True)
 
 
 def test_a_line_on_the_map_is_a_filter(ask):

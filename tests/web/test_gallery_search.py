@@ -16,13 +16,14 @@ import lance
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.requests import Request
 from support.gallery import add, client_of, gallery_clip, gallery_db, jpeg, judge
 from support.old_tables import NUM_FRAMES, NUMBER_OF, A, B, old_table
 
 from handloom.errors import ConfigError
 from handloom.store.clips.removal import remove_clips
 from handloom.store.search.index import build_indexes
-from handloom.web.answers import TookTooLong, blocking
+from handloom.web.answers import Stopped, TookTooLong, Waiting, blocking
 from handloom.web.catalogue import BINS, Catalogue, Filters, Known
 from handloom.web.clips.media import Upload
 from handloom.web.gallery import IDLE_S, Gallery
@@ -391,6 +392,9 @@ def upload(client, name: str, data: bytes, **more):
 def test_uploads(client):
     told = upload(client, "../../x.jpg", jpeg((64, 48), 3)).json()
     assert (told["kind"], told["name"]) == ("image", "../../x.jpg")
+    doing = client.get(f"/api/upload?query={told['query']}").json()
+    assert doing == {"kind": "image", "name": "../../x.jpg", "doing": None}
+    assert client.get("/api/upload?query=another").status_code == 404
     searched = client.get(f"/api/search?query={told['query']}")
     assert searched.status_code == 400  # the table has no embedding of images
     assert "look" in searched.json()["error"]["problem"]
@@ -437,3 +441,26 @@ def test_what_is_wrong_with_an_upload_is_said_by_its_name(tmp_path):
         gallery_db(tmp_path / "db", range(2)).search(video=str(kept.path), by="motion")
     assert kept.told(raised.value.problem).startswith("'mine.mp4': ")
     assert str(tmp_path) not in kept.told(raised.value.problem)
+
+
+def test_a_search_by_a_file_ends_when_nobody_waits_for_it():
+    told = [{"type": "http.request", "body": b"", "more_body": False}, {"type": "http.disconnect"}]
+
+    async def receive():
+        return told.pop(0) if len(told) > 1 else told[0]
+
+    waiting, lock, turns = Waiting(), threading.Lock(), []
+
+    def reads_a_video():
+        with waiting.turn(lock):
+            while True:
+                turns.append(1)
+                waiting.check()
+                time.sleep(0.01)
+
+    with pytest.raises(Stopped):
+        anyio.run(waiting.result, Request({"type": "http", "method": "GET"}, receive), reads_a_video, 60.0)
+    assert turns
+    assert not lock.locked()
+    with lock, pytest.raises(Stopped), waiting.turn(lock):
+        pytest.fail("the lock is held by another search")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,12 +48,19 @@ def judgements_text(rows: pa.Table) -> str:
     return "\n".join(lines)
 
 
+def csv_text(rows: pa.Table) -> str:
+    """Judgements as the text of a CSV file with the columns of the table; null is an empty cell."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, JUDGEMENTS.names)
+    writer.writeheader()
+    writer.writerows(as_json(rows))
+    return text.getvalue()
+
+
 def write_csv(rows: pa.Table, path: Path) -> None:
-    """Write judgements as a CSV file with the columns of the table; null is an empty cell. Raises StoreError."""
-    with atomic_file(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, JUDGEMENTS.names)
-        writer.writeheader()
-        writer.writerows(as_json(rows))
+    """Write judgements as a CSV file. Raises StoreError."""
+    with atomic_file(path) as draft:
+        draft.write_text(csv_text(rows), encoding="utf-8", newline="")
 
 
 def read_csv(db: Database, path: Path) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from handloom.retrieval.movement.moments import Movement, knows_what_moves, rank
 from handloom.retrieval.movement.trajectory import read_trajectory, row_of_trajectory
 from handloom.retrieval.query import ARVRM, DEFAULT_BY, NoPart, PartQuery
 from handloom.retrieval.ranges import frames_in, motion_of, piece
+from handloom.retrieval.video import OnStage
 from handloom.retrieval.words import TEXT, text_vector, todays_vector
 from handloom.schemas.tables.row import row_arrays
 from handloom.store.search.scope import OtherWords, Scope, embedding_of, row_of
@@ -44,6 +45,7 @@ class Asked:
     hz: float | None = None
     source_options: dict[str, Any] | None = None
     longest_s: float | None = None
+    on_stage: OnStage | None = None
 
     @property
     def text_alone(self) -> bool:
@@ -253,6 +255,7 @@ class _Source:
             by=by,
             movement=movement,
             longest_s=asked.longest_s,
+            on_stage=asked.on_stage,
         )
 
     @cached_property

@@ -19,6 +19,7 @@ from handloom.plural import plural
 from handloom.retrieval.parts import Asked, PartQuery, vector_parts
 from handloom.retrieval.query import ARVRM, UNUSABLE, By, weights_of
 from handloom.retrieval.ranges import check_range
+from handloom.retrieval.video import OnStage
 from handloom.retrieval.words import MEANING, WORDS, apart, check_text, part_of, rank_text
 from handloom.schemas.tables.duplicates import COLUMN as GROUP
 from handloom.store.embodiment import HUMAN
@@ -66,6 +67,7 @@ def search(
     hz: float | None = None,
     source_options: dict[str, Any] | None = None,
     longest_s: float | None = None,
+    on_stage: OnStage | None = None,
 ) -> Hits:
     """The `k` clips that are most like what is asked for: any of text, clip, video, image, trajectory and vectors.
 
@@ -97,6 +99,8 @@ def search(
         start_s, end_s: the part of `video` that is used. hz: rate of a trajectory without times.
         source_options: of the filesystem of a remote video.
         longest_s: a longer `video`, or part of it, is an error; None: it is extracted however long that takes.
+        on_stage: called while `video` is extracted, with the name of the stage and a number of frames, many times a
+            second; an exception that it raises ends the search.
 
     Raises:
         ConfigError: an argument, the SQL, a file or every part of the query cannot be used.
@@ -118,6 +122,7 @@ def search(
         hz=hz,
         source_options=source_options,
         longest_s=longest_s,
+        on_stage=on_stage,
     )
     if vector is not None and vectors is not None:
         raise ConfigError("vector and vectors are given", "put all of them into vectors")

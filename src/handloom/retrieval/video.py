@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,8 @@ QUERY_HINTS = {
 MOVEMENT = ("probe", "hands_2d", "hands_3d", "tracks", "motion_steps")
 """Stages whose columns a movement is made of."""
 OTHER_HINT = "try another part of it, or another video"
+OnStage = Callable[[str, int], None]
+"""Gets the name of a stage and a number of frames."""
 MOST_KEPT = 8
 _lock = threading.Lock()
 _kept: OrderedDict[tuple[object, ...], dict[str, Any]] = OrderedDict()
@@ -59,16 +61,18 @@ def extract(
     by: Collection[str] = ("motion",),
     movement: bool = False,
     longest_s: float | None = None,
+    on_stage: OnStage | None = None,
 ) -> dict[str, Any]:
     """The columns of a part of a video that a search compares, as `row_arrays` gives them. Only the stages that they
     need are computed, once for the same file and settings.
 
-    by: names of embeddings. movement: also the columns of hands and tracks. longest_s: None: of any length.
+    by: names of embeddings. movement: also the columns of hands and tracks. longest_s: None: of any length. on_stage:
+    called when a stage begins, and with each chunk of frames that it gets; what it raises ends the extraction.
 
     Raises:
         ConfigError: it cannot be read or processed, or is too long; the stage of an embedding is not in the settings.
     """
-    from handloom.stages.extract import Extractor
+    from handloom.stages.extract import Extractor, ignore_stage
 
     settings, graph = _graph(db, by)
     targets = [*_writers(db, graph, by), *(MOVEMENT if movement else ())]
@@ -83,7 +87,8 @@ def extract(
         if longest_s is not None and there_s > longest_s + 1:
             problem = f"{there_s:.0f} s of it would be extracted, at most {longest_s:g} s are"
             raise ConfigError(problem, "cut it to the movement that you look for")
-        found = Extractor(settings, "query", stages=graph.ancestors(targets)).columns(item, targets)
+        extractor = Extractor(settings, "query", on_stage=on_stage or ignore_stage, stages=graph.ancestors(targets))
+        found = extractor.columns(item, targets)
     if file is not None and file == _identity(video):
         with _lock:
             _kept[key] = found

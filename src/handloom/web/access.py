@@ -135,7 +135,9 @@ class Access:
             return
         rest = urlencode([(name, value) for name, value in pairs if name != "token"])
         path = "/" + scope["path"].lstrip("/")  # `//elsewhere` would be another server
-        cookie = f"{_cookie_name(scope)}={self._token}; Path=/; HttpOnly; SameSite=Strict"
+        # Lax: browsers send it to a page that a link elsewhere opens (a chat, a mail), and to nothing else from there;
+        # with Strict the page behind the printed address would be refused when it is opened from such a link.
+        cookie = f"{_cookie_name(scope)}={self._token}; Path=/; HttpOnly; SameSite=Lax"
         headers = [
             ("location", path + (f"?{rest}" if rest else "")),
             ("set-cookie", cookie),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +30,8 @@ from handloom.errors import ClipError, ConfigError, HandloomError, StoreError, w
 Result = TypeVar("Result")
 LONGEST_S = 20.0
 """A search that takes longer is given up: its answer, not its thread, which ends by itself."""
+LOOK_S = 0.3
+"""How often it is looked whether the one who asked is still there."""
 MIN_GZIP_BYTES, GZIP_LEVEL = 1400, 4
 PINNED = "private, max-age=600"  # of one version: the bytes stay, but a clip may be removed with all its versions
 
@@ -82,6 +87,50 @@ async def blocking(work: Callable[..., Result], *args: Any, limit_s: float | Non
         "narrow it: choose a dataset or another filter, or fewer words; `handloom index --db DB` builds what makes "
         "searches fast",
     )
+
+
+class Stopped(Exception):
+    """Nobody waits for the answer any more. No HandloomError: a search goes on without a part that has one."""
+
+
+class Waiting:
+    """Whether somebody waits for the answer to a request; a thread that works on it asks now and then."""
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+
+    def stop(self) -> None:
+        self._over.set()
+
+    def check(self) -> None:
+        """Raise Stopped when nobody waits."""
+        if self._over.is_set():
+            raise Stopped
+
+    @contextmanager
+    def turn(self, lock: threading.Lock) -> Iterator[None]:
+        """Hold the lock in the block. Raises Stopped when nobody waits before it is free."""
+        while not lock.acquire(timeout=LOOK_S):
+            self.check()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    async def result(self, request: Request, work: Callable[[], Result], limit_s: float) -> Result:
+        """`work()` in a thread, as `blocking` does it, until the connection is closed. Raises Stopped then."""
+
+        async def look() -> None:
+            while not await request.is_disconnected():
+                await anyio.sleep(LOOK_S)
+            self.stop()
+
+        looking = asyncio.create_task(look())
+        try:
+            return await blocking(work, limit_s=limit_s)
+        finally:
+            self.stop()
+            looking.cancel()
 
 
 def plain(value: Any) -> Any:
@@ -208,7 +257,7 @@ def missing_package(request: Request, error: Exception) -> Response:
     return error_answer(request, f"this needs the package {name}, which is not installed beside the server", hint, 501)
 
 
-def gone_away(request: Request, error: Exception) -> Response:
+def gone_away(request: Request, error: Exception | None = None) -> Response:
     """Who asked has closed the connection: nobody reads this."""
     return Response(status_code=400)
 

@@ -21,6 +21,7 @@ from starlette.staticfiles import StaticFiles
 
 from handloom import __version__
 from handloom.errors import HandloomError
+from handloom.schemas.tables.arrow import QUALITY_FIELDS
 from handloom.schemas.tables.embeddings import embedding_columns
 from handloom.schemas.tables.robot import TABLE as EPISODES
 from handloom.store.filters import stages_of
@@ -38,7 +39,7 @@ from handloom.web.answers import (
     missing_package,
     no_form,
 )
-from handloom.web.catalogue import FACETS
+from handloom.web.catalogue import FACETS, NUMBERS
 from handloom.web.clips import facts, media, truth
 from handloom.web.episodes import episodes, reports
 from handloom.web.gallery import Gallery
@@ -77,6 +78,7 @@ def about(gallery: Gallery) -> dict[str, Any]:
         "recordings": find_spec("rerun") is not None,  # for downloads
         "texts": any(catalogue.rows.column(name).null_count < catalogue.num_clips for name in words),
         "columns": [*FACETS, *catalogue.numbers],
+        "numbers": {name: {**NUMBERS, **QUALITY_FIELDS}.get(name, "") for name in catalogue.numbers},
         "stages": stages_of(catalogue.schema),
     }
 

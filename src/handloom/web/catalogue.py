@@ -32,8 +32,8 @@ WORDS = ("dataset", "verb", "noun", "participant")
 FACETS = (*WORDS, "hand", "scale", "flag")
 HANDS = ("none", "left", "right", "both")
 FLAGS = ("none", "good", "bad")
-NUMBERS = ("duration_s", "num_frames")
-"""Beside `quality`, what may be a range and sorts."""
+NUMBERS = {"duration_s": "length of the clip", "num_frames": "frames that were looked at"}
+"""Beside `quality`, what may be a range and sorts, and what it means."""
 MOST_VALUES = 50
 BINS = 24
 STATES = ("current", "outdated", "missing", "rejected")

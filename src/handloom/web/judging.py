@@ -4,17 +4,19 @@ that shall be tried again."""
 from __future__ import annotations
 
 import getpass
+import io
 import json
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import pyarrow.parquet as pq
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from handloom.errors import ConfigError
-from handloom.pipelines.judgements import as_json
+from handloom.pipelines.judgements import as_json, csv_text
 from handloom.schemas.tables.arrow import VERDICTS
 from handloom.store.clips.judgements import Judgement, judge, judgement_of, take_back
 from handloom.store.clips.removal import remove_rows
@@ -22,11 +24,23 @@ from handloom.store.filters import in_list
 from handloom.store.runs.lease import alone
 from handloom.store.stages.rejects import forget_rejects
 from handloom.web.access import LOOPBACK
-from handloom.web.answers import NotAllowed, NotThere, asked_id, blocking, json_answer, whole_number
+from handloom.web.answers import (
+    NotAllowed,
+    NotThere,
+    TooLarge,
+    asked_id,
+    blocking,
+    bytes_answer,
+    json_answer,
+    whole_number,
+)
 from handloom.web.gallery import Gallery
 
 MOST_AT_ONCE = 2000
 """Clips that one request judges, or that are tried again."""
+FORMS = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
+MOST_BYTES = 256 << 20
+"""Of judgements in one file: notes may be long."""
 
 
 def routes(gallery: Gallery) -> list[Route]:
@@ -52,7 +66,14 @@ def routes(gallery: Gallery) -> list[Route]:
         body = await asked_body(request)
         return json_answer(request, await blocking(requeued, gallery, _ids(body, "ids"), limit_s=None))
 
+    async def download(request: Request) -> Response:
+        form = request.query_params.get("format", "csv")
+        made = await blocking(as_file, gallery, form, limit_s=None)
+        told = {"Content-Disposition": f'attachment; filename="judgements.{form}"'}
+        return bytes_answer(request, made, FORMS[form], headers=told)
+
     return [
+        Route("/download/judgements", download),
         Route("/api/judgements", listed),
         Route("/api/judge", write, methods=["POST"]),
         Route("/api/requeue", again, methods=["POST"]),
@@ -82,6 +103,24 @@ def judgements(gallery: Gallery, offset: int, limit: int) -> dict[str, Any]:
         "offset": offset,
         "judgements": as_json(rows.slice(offset, limit)),
     }
+
+
+def as_file(gallery: Gallery, form: str) -> bytes:
+    """All judgements, newest first, as `handloom judgements --csv` writes them (`csv`), or as a table (`parquet`).
+
+    Raises ConfigError for another form, TooLarge where they take more than `MOST_BYTES`.
+    """
+    if form not in FORMS:
+        raise ConfigError(f"format={form[:100]!r}", f"expected {' or '.join(FORMS)}")
+    rows = gallery.db.judgements()
+    if rows.nbytes > MOST_BYTES:
+        problem = f"{rows.num_rows:,} judgements take {rows.nbytes >> 20} MB, at most {MOST_BYTES >> 20} are sent"
+        raise TooLarge(problem, "`handloom judgements --csv FILE` writes all of them")
+    if form == "csv":
+        return csv_text(rows).encode()
+    out = io.BytesIO()
+    pq.write_table(rows, out)
+    return out.getvalue()
 
 
 def written(gallery: Gallery, body: Mapping[str, Any], user: str | None = None) -> dict[str, Any]:

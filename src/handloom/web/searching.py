@@ -7,7 +7,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,17 @@ from handloom.retrieval.words import MEANING
 from handloom.schemas.tables.stage_columns import key_column
 from handloom.store.filters import both, calls_only, clause, in_list
 from handloom.store.search.results import Hits
-from handloom.web.answers import LONGEST_S, TookTooLong, asked_version, blocking, json_answer, number, whole_number
+from handloom.web.answers import (
+    Stopped,
+    TookTooLong,
+    Waiting,
+    asked_version,
+    blocking,
+    gone_away,
+    json_answer,
+    number,
+    whole_number,
+)
 from handloom.web.catalogue import FACETS, FLAGS, NUMBERS, Catalogue, Filters, Known
 from handloom.web.clips.media import Uploads
 from handloom.web.dataset import lassoed
@@ -60,6 +71,7 @@ class Query:
     by: tuple[str, ...] = ()
     from_s: float | None = None
     to_s: float | None = None
+    waiting: Waiting = field(default_factory=Waiting, compare=False)
 
     @property
     def ranks(self) -> bool:
@@ -80,7 +92,7 @@ class Searches:
 
     def __init__(self, gallery: Gallery) -> None:
         self._gallery = gallery
-        self._lock, self._one_video = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()
         self._ranked: OrderedDict[Any, Ranked] = OrderedDict()
         self.uploads = Uploads(gallery)
 
@@ -117,8 +129,8 @@ class Searches:
             upload = self.uploads.get(query.upload)
             asked |= {upload.kind: str(upload.path), "longest_s": LONGEST_VIDEO_S}
             try:
-                with self._one_video:  # it is extracted: two at once would take twice as long
-                    hits: Hits = self._gallery.db.search(**asked)
+                with self.uploads.read(upload, query.waiting) as on_stage:
+                    hits: Hits = self._gallery.db.search(**asked, on_stage=on_stage)
             except ConfigError as error:
                 raise ConfigError(upload.told(error.problem), error.hint) from error
             hits = replace(hits, unused={part: upload.told(why) for part, why in hits.unused.items()})
@@ -304,8 +316,8 @@ def query_of(params: QueryParams) -> Query:
         raise ConfigError(f"the text has {len(text)} characters", f"at most {MOST_TEXT}")
     clip, upload = params.get("clip") or None, params.get("query") or None
     by = tuple(BOTH if params.get("by") == "both" else [one for one in (params.get("by") or "").split(",") if one])
-    ranges = {name: number(params.get(name), name) for name in ("from_s", "to_s")}
-    return Query(text, clip, upload, by if clip or upload else (), **ranges)
+    from_s, to_s = (number(params.get(name), name) for name in ("from_s", "to_s"))
+    return Query(text, clip, upload, by if clip or upload else (), from_s, to_s)
 
 
 def routes(gallery: Gallery) -> list[Route]:
@@ -326,17 +338,22 @@ def routes(gallery: Gallery) -> list[Route]:
             "facets": params.get("facets", "0") not in ("", "0", "false"),
         }
         query = query_of(params)
-        limit_s = LONGEST_S if query.upload is None else EXTRACT_S
         filters = filters_of(params)
         if lasso := params.get("lasso"):
             chosen = await blocking(lassoed, gallery, lasso, page["version"])
             filters = replace(filters, where=both(filters.where, chosen))
+        answered = partial(searches.answer, query, filters, **page)
         try:
-            told, catalogue, places = await blocking(searches.answer, query, filters, limit_s=limit_s, **page)
+            by_file = query.upload is not None
+            told, catalogue, places = await (
+                query.waiting.result(request, answered, EXTRACT_S) if by_file else blocking(answered)
+            )
+        except Stopped:
+            return gone_away(request)
         except TookTooLong as error:
             if query.upload is None:
                 raise
-            hint = "another video may be extracted now: try again in a minute; a shorter one takes less"
+            hint = "other videos may be read before it: load again in a minute; a shorter one takes less"
             raise TookTooLong(error.problem, hint) from error
         answer = json_answer(request, told)
         answer.background = BackgroundTask(bring_strips, catalogue, places)
@@ -352,4 +369,12 @@ def routes(gallery: Gallery) -> list[Route]:
         took_ms = round(1000 * (time.perf_counter() - begun), 2)
         return json_answer(request, {"query": key, "kind": kept.kind, "name": kept.name, "took_ms": took_ms})
 
-    return [Route("/api/search", search), Route("/api/upload", upload, methods=["POST"])]
+    async def doing(request: Request) -> Response:
+        found = searches.uploads.get(request.query_params.get("query", ""))
+        return json_answer(request, {"kind": found.kind, "name": found.name, "doing": found.doing})
+
+    return [
+        Route("/api/search", search),
+        Route("/api/upload", upload, methods=["POST"]),
+        Route("/api/upload", doing),
+    ]

@@ -121,7 +121,7 @@ def test_rejects_are_opened_and_put_back(browser, db):
         page.get_by_role("button", name="More (10 left)").click()
         until(page, f"document.querySelectorAll('.reason li').length === {LOST}")
         assert TRAP in page.locator(".reason .detail").first.inner_text()
-        page.get_by_role("button", name="Try again").first.click()
+        page.get_by_role("button", name="Run again").first.click()
         page.get_by_text("1 clip and 0 stages will be tried again").wait_for()
         until(page, f"document.querySelectorAll('.reason li').length === {LOST - 1}")
         assert db.rejects().num_rows == LOST - 1

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import pytest
 from support.browsing import chromium, faults_of, opened, served, until
 from support.gallery import gallery_clip, gallery_db, gallery_episode
 
+from handloom.api import Database
 from handloom.schemas.tables.robot import episode_row
 from handloom.store.episodes import write_episodes
 from handloom.store.search.index import build_indexes
@@ -36,12 +38,23 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory) -> Iterator[str]:
+def db(tmp_path_factory) -> Database:
     clips = [CLIP if number == 1 else gallery_clip(number) for number in range(NUM)]
     db = gallery_db(tmp_path_factory.mktemp("every_page") / "db", clips)
     build_indexes(db)
-    write_episodes(db, [episode_row(gallery_episode(number, task=TRAP)) for number in range(2)])
+    write_episodes(db, [episode_row(gallery_episode(number, task=TRAP)) for number in range(3)])
+    return db
+
+
+@pytest.fixture(scope="module")
+def address(db) -> Iterator[str]:
     with served(db) as at:
+        yield at
+
+
+@pytest.fixture(scope="module")
+def judged_address(db) -> Iterator[str]:
+    with served(db, judging=True) as at:
         yield at
 
 
@@ -63,6 +76,82 @@ def test_a_page_without_faults(browser, address, name):
             until(page, "document.documentElement.scrollWidth <= innerWidth")
             assert faults_of(page) == [], (size, scheme)
         assert page.title() != "1"
+
+
+PRESS = """async ([name, where]) => {
+  const parts = name === "+" ? ["+"] : name.split("+");
+  const [key, held] = [parts.pop(), parts];
+  const target = where ? document.querySelector(where) : document.body;
+  if (!target) return false;
+  where ? target.focus() : document.activeElement?.blur();
+  const shiftKey = held.includes("Shift"), ctrlKey = held.includes("Ctrl");
+  const event = new KeyboardEvent("keydown", { key, shiftKey, ctrlKey, bubbles: true, cancelable: true });
+  target.dispatchEvent(event);
+  return event.defaultPrevented;
+}"""
+LISTED = """async () => {
+  const { tables } = await import("/static/js/keys.js");
+  return tables.value.filter((table) => !table.modal).flatMap((table) => table.live()).flatMap((key) => key.keys);
+}"""
+PLACES = ("", "canvas.map", ".box input", "details.filter textarea", ".judge textarea")
+WITH_KEYS = {
+    "search": "/?verb=cut&at=0",
+    "clip": PAGES["clip"][0],
+    "dataset": "/dataset?lasso=motion%3A-9%2C-9%3B9%2C-9%3B9%2C9%3B-9%2C9",
+    "episodes": "/episodes?at=0",
+    "episode": "/episode/arm%3A1",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WITH_KEYS)
+def test_every_key_that_help_shows_works(browser, judged_address, name):
+    """In the page, or in the part of it that the table names. `u` comes after `y`, Escape where something is chosen."""
+    path, there = WITH_KEYS[name], PAGES[name][1]
+    with opened(browser, judged_address, path) as page:
+
+        def begin():
+            page.goto(judged_address + path)
+            page.locator(there).first.wait_for()
+            page.wait_for_timeout(500)
+
+        begin()
+        keys = page.evaluate(LISTED)
+        assert len(keys) > 8
+        for key in keys:
+            end = time.monotonic() + 20
+            while not any(page.evaluate(PRESS, [key, where]) for where in PLACES):
+                assert time.monotonic() < end, f"{key!r} does nothing on {path}, of {keys}"
+                begin()
+                page.keyboard.press("x")
+            if page.locator("dialog").count():
+                page.keyboard.press("Escape")
+            if page.evaluate("location.pathname") != urlsplit(path).path:
+                begin()
+
+
+@pytest.mark.slow
+def test_the_printed_address_and_one_of_a_clip_open_from_a_link_elsewhere(browser, db):
+    """As in a chat in the browser: a page of another site has the links."""
+    token = "secret-of-the-test"
+    with served(db, token=token) as address:
+        page = browser.new_context().new_page()
+        clip = address + PAGES["clip"][0]
+        links = f"<a id=first href='{address}/?token={token}'>1</a> <a id=clip href='{clip}'>2</a>"
+        page.route("http://chat.example/", lambda route: route.fulfill(body=links, content_type="text/html"))
+        page.goto("http://chat.example/")
+        page.locator("#clip").click()
+        page.get_by_text("a token is needed").wait_for()
+        page.goto("http://chat.example/")
+        page.locator("#first").click()
+        page.locator(".card img").first.wait_for()
+        assert token not in page.url
+        page.goto("http://chat.example/")
+        page.locator("#clip").click()
+        page.locator(PAGES["clip"][1]).first.wait_for()
+        asked = page.evaluate("address => fetch(address).then(answer => answer.status)", f"{address}/api/about")
+        assert asked == 200
+        page.context.close()
 
 
 def test_help_and_words(browser, address):

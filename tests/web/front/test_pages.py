@@ -63,6 +63,13 @@ def test_pages_import_only_each_other_and_the_built_libraries():
             ), (path, name)
 
 
+def test_every_key_is_in_the_table_that_help_shows():
+    """`test_every_key_that_help_shows_works` (in a browser) is the other half."""
+    own = {"keys.js": 1, "main.js": 2, "parts.js": 1}  # runs the table; the letter after `g`; any key ends a scroll
+    found = {path.name: len(re.findall(r"onKey|\bkey(?:down|up|press)\b", path.read_text())) for path in PAGES}
+    assert {name: number for name, number in found.items() if number} == own
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
 def test_the_libraries_are_what_their_sources_build(tmp_path):

@@ -169,7 +169,65 @@ def test_an_image_is_chosen_or_dropped(browser, address):
         page.locator(".query-clip", has_text="bowl.jpg").wait_for()
         assert page.locator(".drop-here").count() == 0
         page.set_input_files("input[type=file]", {**image, "name": "notes.txt", "buffer": b"words"})
-        page.locator(".note.wrong", has_text="notes.txt").wait_for()
+        page.locator(".problem", has_text="notes.txt").wait_for()
+
+
+def test_a_video_that_is_read_can_be_left(browser, address):
+    """The server's answer never comes: what it does is told, and the search before is one click away."""
+    with opened(browser, address, "/?verb=cut") as page:
+        page.locator(".card a").first.wait_for()
+        page.route(re.compile("/api/search.*query="), lambda route: None)
+        file = {"name": "pour.mp4", "mimeType": "video/mp4", "buffer": b"x" * 1000}
+        page.set_input_files("input[type=file]", file)
+        page.locator(".reading", has_text="Reading the video: it begins").wait_for()
+        assert state(page)["name"] == ["pour.mp4"]
+        page.get_by_role("button", name="Cancel").click()
+        until(page, "!document.querySelector('.reading')")
+        assert state(page) == {"verb": ["cut"]}
+        page.wait_for_selector(".search-hits:not(.old)")
+
+
+def test_many_clips_are_chosen_and_judged_at_once(browser, tmp_path):
+    db = gallery_db(tmp_path / "db", range(NUM))
+    with served(db, judging=True) as at, opened(browser, at) as page:
+        page.locator(".card a").first.wait_for()
+        page.locator(".card").nth(1).hover()
+        page.locator(".card-choose input").nth(1).check()
+        page.locator(".card a").nth(4).click(modifiers=["Shift"])
+        page.get_by_text("4 clips chosen").wait_for()
+        page.keyboard.press("Shift+ArrowRight")
+        page.get_by_text("5 clips chosen").wait_for()
+        page.get_by_label("Why").fill("blurred")
+        page.get_by_role("button", name="✗ Bad").click()
+        page.get_by_text("5 clips judged bad").wait_for()
+        assert sorted(db.judged("bad", "blurred")) == sorted(gallery_clip(number).clip_id for number in range(1, 6))
+        page.locator("fieldset[aria-label=Judged] .choice", has_text="bad").get_by_text("5").wait_for()
+        page.keyboard.press("Escape")  # out of the reason
+        page.keyboard.press("Escape")
+        until(page, "!document.querySelector('.chosen')")
+        page.keyboard.press("a")
+        page.get_by_text(f"{NUM} clips chosen").wait_for()
+        page.locator(".card a").first.click()
+        page.go_back()
+        page.get_by_text(f"{NUM} clips chosen").wait_for()
+        page.keyboard.press("u")
+        until(page, "!document.querySelector('.flag.bad')")
+        assert db.judged() == []
+
+
+def test_a_step_back_finds_the_place_and_so_does_a_new_load(browser, address):
+    with opened(browser, address) as page:
+        page.locator(".card a").first.wait_for()
+        page.locator(".grid").evaluate("grid => { grid.scrollTop = 1500 }")
+        until(page, "history.state?.start > 10")
+        first = "[...document.querySelectorAll('.card a')].find(a => a.getBoundingClientRect().top > 100)?.title"
+        seen = page.evaluate(first)
+        page.get_by_role("checkbox", name=re.compile("^cut")).check()
+        page.wait_for_selector(".search-hits:not(.old) .card img")
+        page.go_back()
+        until(page, f"title => {first} === title", seen)
+        page.reload()
+        until(page, f"title => {first} === title", seen)
 
 
 def test_thumbnails_play_under_the_pointer_unless_motion_is_unwanted(browser, address):

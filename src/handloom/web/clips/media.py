@@ -8,7 +8,8 @@ import shutil
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from handloom.video.fetch.video_source import VideoSource
 from handloom.web.answers import (
     FileAnswer,
     NotThere,
+    Waiting,
     asked_id,
     asked_version,
     blocking,
@@ -199,14 +201,15 @@ class Media:
         return path
 
 
-@dataclass(frozen=True)
+@dataclass
 class Upload:
-    """A file to search by. kind: `video` or `image`."""
+    """A file to search by. kind: `video` or `image`. doing: the stage that reads it now; None: none does."""
 
     path: Path
     kind: str
     name: str
     at: float
+    doing: str | None = None
 
     def told(self, problem: str) -> str:
         """What is wrong with it, by the name that it was given with: the server's own is nobody's concern."""
@@ -217,7 +220,8 @@ class Uploads:
     """Files that people drop on the search page."""
 
     def __init__(self, gallery: Gallery) -> None:
-        self._gallery, self._lock = gallery, threading.Lock()
+        self._gallery = gallery
+        self._lock, self._one_file = threading.Lock(), threading.Lock()
         self._uploads: OrderedDict[str, Upload] = OrderedDict()
 
     def keep(self, file: Any, name: str) -> tuple[str, Upload]:
@@ -250,6 +254,20 @@ class Uploads:
         if found is None:
             raise NotThere("the uploaded file is no longer kept", "drop the video or the image again")
         return found
+
+    @contextmanager
+    def read(self, upload: Upload, waiting: Waiting) -> Iterator[Callable[[str, int], None]]:
+        """While a file is read, one at a time, as that takes all of a core: what is to be called with each stage."""
+
+        def on_stage(stage: str, num_frames: int) -> None:
+            waiting.check()
+            upload.doing = stage
+
+        with waiting.turn(self._one_file):
+            try:
+                yield on_stage
+            finally:
+                upload.doing = None
 
 
 def _kind_of(path: Path, name: str) -> str:

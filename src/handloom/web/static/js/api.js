@@ -37,12 +37,25 @@ export async function post(path, body) {
   return (await ask(path, { method: "POST", headers, body: JSON.stringify(body) })).json();
 }
 
-/** Send one file (a video or an image) to be searched with; gives `{query, kind, name, took_ms}`. */
-export async function upload(file) {
+/**
+ * Send one file (a video or an image) to be searched with; gives `{query, kind, name, took_ms}`. `progress(share)` is
+ * called while it goes. By XMLHttpRequest, as `fetch` does not tell how much is sent.
+ */
+export async function upload(file, { signal: abort, progress = () => {} } = {}) {
   if (file.size > MOST_UPLOAD) throw new ApiError(`${file.name || "the file"} has ${Math.ceil(file.size / 2 ** 20)} MB`, `at most ${MOST_UPLOAD / 2 ** 20} MB are taken: cut the video, or make it smaller`, 413);
   const body = new FormData();
   body.append("file", file, file.name || "pasted");
-  return (await ask("/api/upload", { method: "POST", body })).json();
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.responseType = "json";
+    request.upload.onprogress = (event) => event.lengthComputable && progress(event.loaded / event.total);
+    request.onload = () => (request.status < 300 ? resolve(request.response) : reject(refusal(request, request.response)));
+    request.onerror = () => reject(noAnswer());
+    request.onabort = () => reject(new DOMException("the upload was stopped", "AbortError"));
+    abort?.addEventListener("abort", () => request.abort());
+    request.open("POST", "/api/upload");
+    request.send(body);
+  });
 }
 
 /**
@@ -113,9 +126,16 @@ async function ask(address, options) {
     response = await fetch(address, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError("the server does not answer", "look whether `handloom serve` still runs, then try again");
+    throw noAnswer();
   }
   if (response.ok) return response;
-  const said = await response.json().then((body) => body?.error, () => null);
-  throw new ApiError(said?.problem ?? `the server answered ${response.status} ${response.statusText}`, said?.hint ?? "", response.status);
+  throw refusal(response, await response.json().catch(() => null));
+}
+
+const noAnswer = () => new ApiError("the server does not answer", "look whether `handloom serve` still runs, then load again");
+
+/** What the server said in place of an answer. */
+function refusal({ status, statusText }, body) {
+  const said = body?.error;
+  return new ApiError(said?.problem ?? `the server answered ${status} ${statusText}`, said?.hint ?? "", status);
 }

@@ -145,7 +145,7 @@ export function whyOf(hit) {
 const FLAGS = { good: ["✓", "judged good"], bad: ["✗", "judged bad"] };
 
 /** A card of the grid. `hit` is undefined while it is on its way. `tab`: the Tab key stops at it (at one card of all). */
-export function Card({ hit, index, total, selected, tab, ranked, select, more }) {
+export function Card({ hit, index, total, selected, tab, ranked, select, more, chosen }) {
   const [over, setOver] = useState(false);
   const link = useRef(null);
   useEffect(() => {
@@ -156,21 +156,29 @@ export function Card({ hit, index, total, selected, tab, ranked, select, more })
   const judged = flagOf(hit);
   const flag = FLAGS[judged];
   const matched = hit.match_start_s !== null && hit.match_start_s !== undefined;
+  const isChosen = chosen.ids.has(hit.clip_id);
+  const clicked = (event) => {
+    select(index);
+    if (!event.shiftKey) return;
+    event.preventDefault(); // not a window of its own
+    chosen.extend(index);
+  };
   const params = matched ? { from_s: hit.match_start_s, to_s: hit.match_end_s } : {};
   return html`
     <div
-      class=${selected ? "card selected" : "card"}
+      class=${`card${selected ? " selected" : ""}${isChosen ? " is-chosen" : ""}`}
       role="listitem"
       aria-setsize=${total}
       aria-posinset=${index + 1}
       onPointerEnter=${(event) => event.pointerType === "mouse" && setOver(true)}
       onPointerLeave=${() => setOver(false)}
     >
-      <a class="card-link" ref=${link} tabindex=${tab ? 0 : -1} href=${clipHref(hit.clip_id, params)} title=${hit.clip_id} onClick=${() => select(index)} onFocus=${() => select(index)}>
+      <a class="card-link" ref=${link} tabindex=${tab ? 0 : -1} href=${clipHref(hit.clip_id, params)} title=${hit.clip_id} onClick=${clicked} onFocus=${() => select(index)}>
         <${Thumb} hit=${hit} play=${over ? "frames" : Boolean(selected)} />
         <span class="card-title">${titleOf(hit)}</span>
       </a>
       <span class="card-marks">
+        <label class="card-choose" title="Choose (x); Shift and a click choose all between"><input type="checkbox" tabindex=${tab ? 0 : -1} checked=${isChosen} aria-label=${`Choose ${titleOf(hit)}`} onClick=${(event) => (event.shiftKey ? chosen.extend(index) : chosen.toggle(index))} /></label>
         ${hit.hand_left && html`<span class="hand left" title="the left hand is seen">L</span>`}
         ${hit.hand_right && html`<span class="hand right" title="the right hand is seen">R</span>`}
         ${flag && html`<span class=${`flag ${judged}`} title=${flag[1]}>${flag[0]}<span class="hidden-text"> ${flag[1]}</span></span>`}

@@ -9,7 +9,7 @@ import { Map as EmbeddingMap } from "./map.js";
 import { jump, Part } from "./parts.js";
 import { clipHref, setParams, withQuery } from "./router.js";
 import { Indexes, percent, Running, Runs, shareOf, stoppedRun } from "./runs.js";
-import { count, Empty, Failure, Loading, nameWords, short } from "./states.js";
+import { count, Empty, Failure, Loading, nameWords, Problem, sentence, short } from "./states.js";
 
 const LIVE_MS = 3000;
 const CALM_MS = 15000;
@@ -60,7 +60,7 @@ export function Page({ params }) {
   const number = params.get("q") || "";
   return html`
     <div class="dataset">
-      ${failed && html`<p class="dataset-stale" role="alert">${failed.problem}. What is shown was counted before. <button type="button" class="button" onClick=${again}>Try again</button></p>`}
+      ${failed && html`<p class="dataset-stale" role="alert">${sentence(failed.problem)}. What is shown was counted before. <button type="button" class="button" onClick=${again}>Load again</button></p>`}
       <${Tiles} found=${found} />
       <${Running} found=${found} />
       <nav class="dataset-nav" aria-label="Parts of this page">
@@ -192,16 +192,16 @@ function Reason({ one, part, again }) {
   return html`
     <details class="reason" onToggle=${(event) => setOpen(event.target.open)}>
       <summary><b class="num">${one.count.toLocaleString("en")}</b> <code>${one.stage}</code> ${one.reason} <span class="soft">${one.meaning}</span></summary>
-      ${failed && html`<p class="wrong" role="alert">${failed.problem} ${failed.hint}</p>`}
+      ${failed && html`<${Problem} error=${failed} />`}
       ${said && html`<p role="status">${said}</p>`}
       ${about.value?.judging
-        ? html`<p><button type="button" class="button" onClick=${all}>Try ${one.count > 2000 ? "2,000" : "all"} again</button></p>`
+        ? html`<p><button type="button" class="button" onClick=${all}>Run ${one.count > 2000 ? "2,000" : "all"} again</button></p>`
         : html`<p class="soft">Started with <code>--judge</code>, this page can put them back for the next run.</p>`}
       <ul class="plain">
         ${(listed?.rejects ?? one.examples).map((reject) => html`
           <li key=${reject.clip_id}>
             <a href=${clipHref(reject.clip_id)}>${reject.clip_id}</a>
-            ${about.value?.judging && html` <button type="button" class="button small" onClick=${() => requeue([reject.clip_id])}>Try again</button>`}
+            ${about.value?.judging && html` <button type="button" class="button small" onClick=${() => requeue([reject.clip_id])}>Run again</button>`}
             <span class="soft detail">${reject.detail}</span>
           </li>`)}
       </ul>
@@ -341,7 +341,7 @@ export function Cards({ hits, text }) {
   const [failed, setFailed] = useState(null);
   const set = (hit, verdict) => judgeAll([hit.clip_id], flagOf(hit) === verdict ? null : verdict).then(() => setFailed(null), setFailed);
   return html`
-    ${failed && html`<p class="wrong" role="alert">${failed.problem} ${failed.hint}</p>`}
+    ${failed && html`<${Problem} error=${failed} />`}
     <ul class="plain small-cards">
       ${hits.map((hit) => {
         const flag = flagOf(hit);

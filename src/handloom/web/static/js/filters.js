@@ -2,7 +2,7 @@
 import { html, useEffect, useRef, useState } from "../vendor/handloom-vendor.js";
 import { about } from "./api.js";
 import { setParams } from "./router.js";
-import { count, nameWords, short } from "./states.js";
+import { count, nameWords, Problem, sentence, short } from "./states.js";
 
 const FACETS = [
   ["dataset", "Dataset"],
@@ -97,7 +97,8 @@ function Facet({ name, label, values, params }) {
   const rows = [...known, ...chosen.filter((value) => !known.some(([one]) => one === value)).map((value) => [value, 0])];
   const matching = rows.filter(([value]) => value.toLowerCase().includes(find.toLowerCase()));
   const shown = all || find ? matching : matching.filter(([value], index) => index < FEW || chosen.includes(value));
-  if (!rows.length || (rows.length === 1 && !chosen.length && name !== "dataset")) return null;
+  const tells = name === "dataset" || (name === "flag" && rows[0]?.[0] !== "none"); // also with one value alone
+  if (!rows.length || (rows.length === 1 && !chosen.length && !tells)) return null;
   const toggle = (value, on) => set({ [name]: on ? [...chosen, value] : chosen.filter((one) => one !== value) });
   return html`
     <details class="filter" open>
@@ -113,13 +114,22 @@ function Facet({ name, label, values, params }) {
             </label>
           `,
         )}
+        ${name === "flag" && html`<${Downloads} />`}
         ${!find && matching.length > FEW && html`<button type="button" class="button quiet small" onClick=${() => setAll(!all)}>${all ? "Fewer" : `All ${matching.length}`}</button>`}
       </fieldset>
     </details>
   `;
 }
 
+/** All judgements as a file: what `handloom judgements --csv` writes, and the same as a table. */
+const Downloads = () => html`
+  <p class="soft small">All judgements: <a href="/download/judgements" download>CSV</a>, <a href="/download/judgements?format=parquet" download>Parquet</a></p>
+`;
+
 const FIRST_RANGES = 3;
+
+/** What a number means, in words of the docs of its column. */
+export const aboutOf = (name) => about.value?.numbers?.[name] ?? "";
 
 function Ranges({ histograms, params }) {
   const [find, setFind] = useState("");
@@ -133,7 +143,7 @@ function Ranges({ histograms, params }) {
         const held = params.has(`q.${name}`);
         return html`
           <details key=${name} class="range" open=${held || index < FIRST_RANGES}>
-            <summary>${nameWords(name)}${held && html` <span class="chip">${rangeWords(params.get(`q.${name}`))}</span>`}</summary>
+            <summary title=${aboutOf(name)}>${nameWords(name)}${held && html` <span class="chip">${rangeWords(params.get(`q.${name}`))}</span>`}</summary>
             <${Range} name=${name} histogram=${one} value=${params.get(`q.${name}`)} />
           </details>
         `;
@@ -193,9 +203,10 @@ function Range({ name, histogram, value }) {
   const width = 100 / bins;
   const inside = (index) => edges[index + 1] > low && edges[index] < high;
   const label = nameWords(name);
+  const described = `about-${name}`;
   const slider = (which, end) => html`
     <input
-      type="range" min="0" max=${bins} step="0.1" value=${placeOf(end, edges)} aria-label=${`${label}, ${which ? "at most" : "at least"}`} aria-valuetext=${short(end)}
+      type="range" min="0" max=${bins} step="0.1" value=${placeOf(end, edges)} aria-label=${`${label}, ${which ? "at most" : "at least"}`} aria-valuetext=${short(end)} aria-describedby=${described}
       onInput=${(event) => choose(which, valueAt(Number(event.target.value), edges), { replace: true })}
     />
   `;
@@ -205,11 +216,12 @@ function Range({ name, histogram, value }) {
         ${heights(all, top).map((height, index) => html`<rect key=${`a${index}`} class="bar-all" x=${index * width} width=${width * 0.86} y=${30 - 30 * height} height=${30 * height} />`)}
         ${heights(counts, top).map((height, index) => html`<rect key=${`c${index}`} class=${inside(index) ? "bar-in" : "bar-out"} x=${index * width} width=${width * 0.86} y=${30 - 30 * height} height=${30 * height} />`)}
       </svg>
+      <p class="soft small range-about" id=${described}>${sentence(aboutOf(name))}</p>
       <div class="two-sliders">${slider(0, low)}${slider(1, high)}</div>
       <div class="range-ends num">
-        <input type="number" class="small" step="any" value=${ends[0] ?? ""} placeholder=${short(least)} aria-label=${`${label}, at least`} onChange=${(event) => choose(0, event.target.value)} />
+        <input type="number" class="small" step="any" value=${ends[0] ?? ""} placeholder=${short(least)} aria-label=${`${label}, at least`} aria-describedby=${described} onChange=${(event) => choose(0, event.target.value)} />
         <span class="soft small">${unknown > 0 ? `${unknown.toLocaleString("en")} unknown` : ""}</span>
-        <input type="number" class="small" step="any" value=${ends[1] ?? ""} placeholder=${short(most)} aria-label=${`${label}, at most`} onChange=${(event) => choose(1, event.target.value)} />
+        <input type="number" class="small" step="any" value=${ends[1] ?? ""} placeholder=${short(most)} aria-label=${`${label}, at most`} aria-describedby=${described} onChange=${(event) => choose(1, event.target.value)} />
       </div>
     </div>
   `;
@@ -249,8 +261,8 @@ function Where({ params, error }) {
     <details class="filter" open=${Boolean(held)}>
       <summary>SQL</summary>
       <form onSubmit=${send}>
-        <textarea rows="3" maxlength="4000" spellcheck=${false} class="mono" aria-label="SQL filter" aria-invalid=${Boolean(error && held)} placeholder="duration_s > 2 AND verb = 'cut'" value=${text} onInput=${(event) => setText(event.target.value)} onKeyDown=${(event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && send(event)}></textarea>
-        ${error && held && html`<p class="wrong" role="alert">${error.problem} ${error.hint}</p>`}
+        <textarea rows="3" maxlength="4000" spellcheck=${false} class="mono" aria-label="SQL filter" aria-invalid=${Boolean(error && held)} placeholder="duration_s > 2 AND verb = 'cut'" value=${text} onInput=${(event) => setText(event.target.value)}></textarea>
+        ${error && held && html`<${Problem} error=${error} />`}
         <button type="submit" class="button small" disabled=${text.trim() === held.trim()}>Filter</button>
       </form>
     </details>

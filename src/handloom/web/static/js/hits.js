@@ -3,6 +3,7 @@ import { about, ApiError, get, loadAbout } from "./api.js";
 
 export const PAGE = 60;
 const PAGES_KEPT = 60;
+const MOST_LIMIT = 200; // of one answer
 
 /** Parameters of the address that are part of the search; all others (which hit is selected) are not. */
 const NAMES = ["text", "clip", "query", "by", "from_s", "to_s", "where", "stage", "sort", "lasso"];
@@ -74,6 +75,16 @@ export class Hits {
     this.changed();
   }
 
+  /** Count again, of the same version: judgements have changed. */
+  async recount() {
+    try {
+      this.counts = await get(this.path, { ...this.asks(), limit: 1, facets: 1 });
+    } catch (error) {
+      if (error.name !== "AbortError") this.fail(error);
+    }
+    this.changed();
+  }
+
   get total() {
     return this.first?.total ?? 0;
   }
@@ -104,6 +115,17 @@ export class Hits {
       } else if (!this.asked.has(offset)) this.ask(offset).then((answer) => answer && this.changed());
     }
     while (this.pages.size > PAGES_KEPT) this.pages.delete(this.pages.keys().next().value);
+  }
+
+  /** The clip ids of hits `[first, last)`; those that are not here are asked for. Throws ApiError. */
+  async ids(first, last) {
+    const found = Array.from({ length: Math.max(0, Math.min(last, this.total) - first) }, (_, place) => this.at(first + place));
+    for (let at = found.indexOf(undefined); at >= 0; at = found.indexOf(undefined)) {
+      const limit = Math.min(MOST_LIMIT, found.length - at);
+      const answer = await get(this.path, { ...this.asks(), offset: first + at, limit, v: this.first.version });
+      for (let place = 0; place < limit; place += 1) found[at + place] ??= answer[this.list][place] ?? null;
+    }
+    return found.filter(Boolean).map((hit) => hit.clip_id);
   }
 
   async ask(offset, more = {}) {

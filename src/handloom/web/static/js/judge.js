@@ -2,6 +2,7 @@
 import { html, signal, useEffect, useMemo, useRef, useState } from "../vendor/handloom-vendor.js";
 import { about, get, post } from "./api.js";
 import { useKeys } from "./keys.js";
+import { Problem } from "./states.js";
 
 /** Judgements made or asked for on this page since it was loaded: `{clip id: judgement or null}`; newer than what lists hold. */
 export const judged = signal({});
@@ -30,15 +31,15 @@ export async function writeJudgement(id, verdict, { reason = "", note = "", vers
 }
 
 /**
- * One verdict for many clips, in parts that the server takes; notes that they have stay, and reasons for the same
- * verdict. Gives how many.
+ * One verdict for many clips, in parts that the server takes; notes that they have stay, and without `reason` reasons
+ * for the same verdict. Gives how many.
  */
-export async function judgeAll(ids, verdict) {
+export async function judgeAll(ids, verdict, { reason } = {}) {
   let num = 0;
   for (let start = 0; start < ids.length; start += 2000) {
     const part = ids.slice(start, start + 2000);
-    num += (await post("/api/judge", { clip_ids: part, verdict, who: whoJudges(), version: about.value?.version })).num;
-    judged.value = { ...judged.value, ...Object.fromEntries(part.map((id) => [id, verdict === null ? null : { clip_id: id, verdict }])) };
+    num += (await post("/api/judge", { clip_ids: part, verdict, reason, who: whoJudges(), version: about.value?.version })).num;
+    judged.value = { ...judged.value, ...Object.fromEntries(part.map((id) => [id, verdict === null ? null : { clip_id: id, verdict, reason }])) };
   }
   return num;
 }
@@ -96,6 +97,7 @@ export function Judge({ id, version, keys = true }) {
         { keys: ["n"], about: "bad", run: () => void turn("bad") },
         { keys: ["u"], about: "take the judgement back", run: () => (now ? void set(null) : false) },
         { keys: ["w"], about: "why: to the reason", run: () => reasonBox.current?.focus() },
+        { keys: ["Ctrl+Enter"], about: "save why and note", typing: true, run: (event) => (event.target.form === reasonBox.current?.form ? event.target.form.requestSubmit() : false) },
       ]
     : []);
   if (!may) return html`<section class="judge" aria-label="Judgement"><${Told} judgement=${now} /> ${now === null && html`<p class="soft">Not judged. Judge with <code>handloom serve --judge</code>.</p>`}</section>`;
@@ -116,12 +118,12 @@ export function Judge({ id, version, keys = true }) {
       <form class="judge-texts" onSubmit=${save}>
         <label>Why <input ref=${reasonBox} type="text" maxlength=${MOST_REASON} list=${list} value=${reason} placeholder="a word or two" onInput=${(event) => setReason(event.target.value)} /></label>
         <datalist id=${list}>${(REASONS[now?.verdict] ?? [...REASONS.bad, ...REASONS.good]).map((one) => html`<option key=${one} value=${one}></option>`)}</datalist>
-        <label>Note <textarea maxlength=${MOST_NOTE} rows="2" value=${note} onInput=${(event) => setNote(event.target.value)} onKeyDown=${(event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && save(event)}></textarea></label>
+        <label>Note <textarea maxlength=${MOST_NOTE} rows="2" value=${note} onInput=${(event) => setNote(event.target.value)}></textarea></label>
         <${Who} />
         ${changed && html`<button type="submit" class="button main" disabled=${busy}>Save why and note</button>`}
         ${!now && (reason || note) && html`<p class="soft">Choose good or bad to keep this.</p>`}
       </form>
-      ${failed && html`<p class="judge-failed" role="alert">${failed.problem} ${failed.hint}</p>`}
+      ${failed && html`<${Problem} error=${failed} />`}
       <${Told} judgement=${now} />
     </section>
   `;

@@ -7,7 +7,7 @@ import { useKeys } from "./keys.js";
 import { jump } from "./parts.js";
 import { draw, halves, nearest, scaleOf, SHAPES, toPlane } from "./plane.js";
 import { clipHref, go, setParams, withQuery } from "./router.js";
-import { count, Failure, Loading } from "./states.js";
+import { count, Failure, Loading, Problem } from "./states.js";
 
 const POINTS = 5000;
 const MOST_CORNERS = 48;
@@ -298,7 +298,7 @@ function Chosen({ found, chosen, lasso }) {
       <button type="button" class="button quiet" onClick=${() => setParams({ lasso: null })}>Clear</button>
       <span role="status">${said}</span>
     </div>
-    ${failed && html`<p class="wrong" role="alert">${failed.problem} ${failed.hint}</p>`}
+    ${failed && html`<${Problem} error=${failed} />`}
     <ul class="plain small-cards tiny">
       ${ids.slice(0, MOST_SHOWN).map((id, place) => html`
         <li class="card" key=${id}><a class="card-link" href=${clipHref(id)} title=${id}><${Thumb} hit=${{ clip_id: id }} height=${96} /><span class="card-title">${found.narrations?.[chosen[place]] || id}</span></a></li>`)}

@@ -11,8 +11,16 @@ export function go(href, { replace = false } = {}) {
   const url = new URL(href, window.location.href);
   if (url.origin !== window.location.origin) return;
   const same = url.pathname === window.location.pathname && url.search === window.location.search;
-  if (!same) window.history[replace ? "replaceState" : "pushState"](null, "", url.pathname + url.search);
+  if (!same) window.history[replace ? "replaceState" : "pushState"](replace ? window.history.state : null, "", url.pathname + url.search);
   place.value = here();
+}
+
+/** What is kept with this step of the browser's history, not in the address: where the page was scrolled to. */
+export const keptWith = () => window.history.state;
+
+/** Keep this with the step. */
+export function keepWith(state) {
+  if (JSON.stringify(state) !== JSON.stringify(window.history.state)) window.history.replaceState(state, "");
 }
 
 /** Set parameters of this address: `{name: value | [values] | null}`; null, "" and [] take a parameter away. In a list

@@ -1,8 +1,9 @@
 // The card of a grid that is selected: at once on the page, a moment later in the address; the keys that move it.
 import { useEffect, useRef, useState } from "../vendor/handloom-vendor.js";
-import { setParams } from "./router.js";
+import { keptWith, keepWith, setParams } from "./router.js";
 
 const SELECTED_MS = 300;
+const SETTLED_MS = 250;
 
 /**
  * The selected card, `{index, focus}` (-1: none), how to select another, how to write it into the address now, not a
@@ -32,7 +33,16 @@ export function useSelected(params, hits, control) {
     setSelected({ index: asked, focus: false });
     if (asked >= 0) control.current?.show(asked);
   }, [asked]);
-  if (!("wanted" in hits.memory)) hits.memory.wanted = asked >= 0 ? asked : null;
+  if (!("wanted" in hits.memory)) {
+    hits.memory.wanted = asked >= 0 ? asked : null;
+    hits.memory.start = keptWith()?.start ?? null;
+  }
+  const settling = useRef(null);
+  hits.memory.settled = (start) => {
+    clearTimeout(settling.current);
+    settling.current = setTimeout(() => keepWith({ start }), SETTLED_MS);
+  };
+  useEffect(() => () => clearTimeout(settling.current), [hits]);
   useEffect(() => () => clearTimeout(timer.current), []);
   const select = (index, { focus = false } = {}) => {
     if (index === latest.current && !focus) return;

@@ -6,12 +6,23 @@ import { useKeys } from "./keys.js";
 export const Loading = ({ what = "Loading" }) =>
   html`<div class="state" role="status"><span class="spinner" aria-hidden="true"></span> ${what} …</div>`;
 
+/** A sentence for the page: errors begin small, as the command line prints them after a name. */
+export const sentence = (text) => (/^[a-z]+[ ,:]/.test(text ?? "") ? text[0].toUpperCase() + text.slice(1) : text);
+
 /** Something failed: what, and what to do next; `retry` is called by a button. */
 export const Failure = ({ error, retry }) => html`
   <div class="state failed" role="alert">
-    <p class="state-title">${error.problem ?? error.message ?? String(error)}</p>
-    ${error.hint && html`<p>${error.hint}</p>`}
-    ${retry && html`<button type="button" class="button" onClick=${retry}>Try again</button>`}
+    <p class="state-title">${sentence(error.problem ?? error.message ?? String(error))}</p>
+    ${error.hint && html`<p>${sentence(error.hint)}</p>`}
+    ${retry && html`<button type="button" class="button" onClick=${retry}>Load again</button>`}
+  </div>
+`;
+
+/** The same within a page: what failed on one line, what to do next on another. */
+export const Problem = ({ error, children }) => html`
+  <div class="problem" role="alert">
+    <p class="wrong">${sentence(error.problem ?? error.message ?? String(error))}</p>
+    ${error.hint && html`<p>${sentence(error.hint)}</p>`} ${children}
   </div>
 `;
 

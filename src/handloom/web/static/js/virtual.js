@@ -54,7 +54,8 @@ export function topFor(row, top, view, { step, rowHeight, height }) {
  *
  * `card(index, {first, last, top})` draws one, while `[first, last)` exist and `top` is the first wholly in view.
  * `see(first, last)` is told which are near. `control.current` gets `{show(index), page(), columns(), first()}`. `memory`
- * is an object that keeps where the reader was between visits; its `wanted` is the card to show first.
+ * is an object that keeps where the reader was between visits; its `wanted` is a card to be in view at first, or its
+ * `start` the one at the upper edge (with the part of its row above it), and `settled(start)` is told that.
  */
 export function Grid({ total, sizes, card, see, control, memory, label }) {
   const box = useRef(null);
@@ -93,8 +94,9 @@ export function Grid({ total, sizes, card, see, control, memory, label }) {
     const index = memory.first ?? 0;
     const changed = memory.columns && memory.columns !== geometry.columns;
     let top = changed ? Math.floor(index / geometry.columns) * geometry.step : kept.top;
-    if (typeof memory.wanted === "number") top = topFor(Math.floor(Math.min(memory.wanted, total - 1) / geometry.columns), top, size.height, geometry);
-    memory.wanted = null;
+    if (typeof memory.start === "number") top = (Math.min(memory.start, total - 1) / geometry.columns) * geometry.step;
+    else if (typeof memory.wanted === "number") top = topFor(Math.floor(Math.min(memory.wanted, total - 1) / geometry.columns), top, size.height, geometry);
+    memory.wanted = memory.start = null;
     memory.columns = geometry.columns;
     showTop(Math.min(top, Math.max(0, geometry.height - size.height)));
   }, [memory, size?.width, size?.height, total, sizes.text]);
@@ -103,6 +105,7 @@ export function Grid({ total, sizes, card, see, control, memory, label }) {
   useEffect(() => {
     if (!geometry) return;
     memory.first = Math.floor(at.top / geometry.step) * geometry.columns;
+    memory.settled?.(Math.round((100 * at.top * geometry.columns) / geometry.step) / 100);
     see(first * geometry.columns, Math.min(total, last * geometry.columns));
   });
 
