@@ -109,6 +109,14 @@ def test_a_clip_is_judged_by_keys(browser, db):
         assert db.judged("bad", "hands wrong") == [clip_id]
         page.reload()
         until(page, "document.querySelector('.judge textarea')?.value.startsWith('<img')")
+        page.keyboard.press("w")
+        page.keyboard.press("Control+A")
+        page.keyboard.type("scale wrong")
+        page.locator("header a", has_text="Search").click()  # what was typed goes with the page
+        page.locator(".card").first.wait_for()
+        page.go_back()
+        until(page, "document.querySelector('.judge input[list]')?.value === 'scale wrong'")
+        assert db.judged("bad", "scale wrong") == [clip_id]
         page.locator("h1").click()
         page.keyboard.press("u")
         until(page, "!document.querySelector('.judge-told')")
@@ -122,7 +130,7 @@ def test_rejects_are_opened_and_put_back(browser, db):
         until(page, f"document.querySelectorAll('.reason li').length === {LOST}")
         assert TRAP in page.locator(".reason .detail").first.inner_text()
         page.get_by_role("button", name="Run again").first.click()
-        page.get_by_text("1 clip and 0 stages will be tried again").wait_for()
+        page.get_by_text("1 clip will be tried again").wait_for()
         until(page, f"document.querySelectorAll('.reason li').length === {LOST - 1}")
         assert db.rejects().num_rows == LOST - 1
 

@@ -85,7 +85,7 @@ function Head({ id, clip, truth }) {
       <div>
         <h1>${words || id} <${Verdict} id=${id} /></h1>
         <p class="soft">
-          ${words && html`<span class="mono">${id}</span> · `}${clip && html`${clip.length} frames · ${duration(clip.duration_s)}${listed.dataset ? ` · ${listed.dataset}` : ""} · version ${clip.facts.version}`}
+          ${words && html`<span class="mono">${id}</span> · `}${clip && html`${clip.length} frames · ${duration(listed.end_s != null ? listed.end_s - listed.start_s : clip.duration_s)}${listed.dataset ? ` · ${listed.dataset}` : ""} · version ${clip.facts.version}`}
           ${clip && about.value && clip.facts.version < about.value.version ? " (not the newest)" : ""}
         </p>
       </div>

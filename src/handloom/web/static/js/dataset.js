@@ -120,7 +120,7 @@ const KINDS = [
   ["current", "current"],
   ["outdated", "outdated"],
   ["missing", "missing"],
-  ["rejected", "failed"],
+  ["rejected", "rejected"],
 ];
 
 function Stages({ stages }) {
@@ -148,20 +148,20 @@ function Stages({ stages }) {
 }
 
 function Rejects({ title, rejects, part, again }) {
-  if (!rejects.length) return null;
+  const [said, setSaid] = useState(""); // here, not beside the button: a reason whose last clip is put back is no longer shown
   return html`
-    <h3>${title}</h3>
-    ${rejects.map((one) => html`<${Reason} key=${`${one.stage}/${one.reason}`} one=${one} part=${part} again=${again} />`)}
+    ${rejects.length > 0 && html`<h3>${title}</h3>`}
+    ${said && html`<p role="status">${said}</p>`}
+    ${rejects.map((one) => html`<${Reason} key=${`${one.stage}/${one.reason}`} one=${one} part=${part} again=${again} say=${setSaid} />`)}
   `;
 }
 
 const PAGE = 50;
 
-function Reason({ one, part, again }) {
+function Reason({ one, part, again, say }) {
   const [open, setOpen] = useState(false);
   const [listed, setListed] = useState(null);
   const [failed, setFailed] = useState(null);
-  const [said, setSaid] = useState("");
   const load = async (limit) => {
     setFailed(null);
     try {
@@ -175,10 +175,11 @@ function Reason({ one, part, again }) {
   }, [open, one.count]);
   const requeue = async (ids) => {
     setFailed(null);
-    setSaid("");
+    say("");
     try {
-      const ended = await post("/api/requeue", { ids });
-      setSaid(`${count(ended.clips, "clip")} and ${count(ended.stages, "stage")} will be tried again by the next handloom run`);
+      const { clips, stages } = await post("/api/requeue", { ids });
+      const back = [clips > 0 && count(clips, "clip"), stages > 0 && count(stages, "stage")].filter(Boolean).join(" and ");
+      say(back ? `${back} will be tried again by the next handloom run` : "Nothing was put back: they are tried again already, or have a row now");
       again();
       load(Math.max(PAGE, listed?.rejects.length ?? 0));
     } catch (error) {
@@ -193,7 +194,6 @@ function Reason({ one, part, again }) {
     <details class="reason" onToggle=${(event) => setOpen(event.target.open)}>
       <summary><b class="num">${one.count.toLocaleString("en")}</b> <code>${one.stage}</code> ${one.reason} <span class="soft">${one.meaning}</span></summary>
       ${failed && html`<${Problem} error=${failed} />`}
-      ${said && html`<p role="status">${said}</p>`}
       ${about.value?.judging
         ? html`<p><button type="button" class="button" onClick=${all}>Run ${one.count > 2000 ? "2,000" : "all"} again</button></p>`
         : html`<p class="soft">Started with <code>--judge</code>, this page can put them back for the next run.</p>`}

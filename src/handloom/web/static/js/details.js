@@ -15,7 +15,7 @@ export function Quality({ facts }) {
       <h2>Quality</h2>
       ${known.length
         ? html`<div class="clip-table"><table class="clip-quality">
-            <thead><tr><th>Number</th><th>Value</th><th>Higher than … of clips</th></tr></thead>
+            <thead><tr><th>Number</th><th>Value</th><th title="Share of the clips with a lower value; of those with the same, half count">Place among clips</th></tr></thead>
             <tbody>
               ${known.map(
                 (one) => html`<tr key=${one.name}>
@@ -72,7 +72,7 @@ export function Made({ facts }) {
   return html`
     <section class="panel clip-panel">
       <h2>How it was made</h2>
-      ${facts_([["Run", run?.run_key], ["When", run?.at], ["Machine", facts.host]])}
+      ${facts_([["Run", run?.run_key], ["When", run?.at && new Date(run.at).toLocaleString()], ["Machine", facts.host]])}
       <details>
         <summary>${(stages ?? []).length} stages${(stages ?? []).some(({ current }) => current === false) ? ", some outdated" : ""}</summary>
         <div class="clip-table"><table class="clip-stages">

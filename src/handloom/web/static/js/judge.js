@@ -91,6 +91,17 @@ export function Judge({ id, version, keys = true }) {
   // A reason that was given for another verdict does not go with this one.
   const turn = (verdict) => set(verdict, now && now.verdict !== verdict && reason === (now.reason ?? "") ? { reason: "", note } : { reason, note });
   const changed = now && (reason.trim() !== (now.reason ?? "") || note.trim() !== (now.note ?? ""));
+  // What was typed is not lost: another page of the gallery has it written, one beyond it the browser asks about first.
+  const unsaved = useRef(null);
+  unsaved.current = may && changed && !busy ? { id, write: () => set(now.verdict) } : null;
+  useEffect(() => {
+    const ask = (event) => unsaved.current && event.preventDefault();
+    addEventListener("beforeunload", ask);
+    return () => {
+      removeEventListener("beforeunload", ask);
+      if (unsaved.current?.id === id) void unsaved.current.write();
+    };
+  }, [id]);
   useKeys("Judge", may && keys
     ? [
         { keys: ["y"], about: "good", run: () => void turn("good") },
