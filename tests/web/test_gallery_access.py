@@ -19,7 +19,7 @@ import pytest
 from support.browsing import served
 from support.gallery import client_of, gallery_db, jpeg
 
-from handloom.errors import ConfigError
+from handloom.errors import ConfigError, StoreError
 from handloom.web.access import MOST_BYTES, hosts_of, is_loopback
 from handloom.web.answers import THREADS, blocking
 from handloom.web.app import STATIC, make_app
@@ -219,6 +219,17 @@ def test_a_port_that_is_taken_is_said(db):
         serve(db, port=taken.getsockname()[1])
     with pytest.raises(ConfigError, match="cannot listen on"):
         serve(db, "192.0.2.1", 0)
+
+
+def test_judging_in_a_database_that_cannot_be_written_is_refused_at_the_start(tmp_path):
+    """Not when somebody has written a note."""
+    db = gallery_db(tmp_path / "db", range(1))
+    data = tmp_path / "db" / "clips.lance" / "data"
+    data.rename(tmp_path / "data")
+    data.symlink_to("/proc/sys")  # a folder in which nobody can make a file, not even root
+    with pytest.raises(StoreError, match="cannot be written") as raised:
+        serve(db, port=0, judging=True)
+    assert "without --judge" in raised.value.hint
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -330,6 +330,20 @@ def test_a_removed_clip_is_seen_in_no_version(tmp_path):
         assert client.get(f"/api/map?v={old}&by=motion").json()["ids"].count(gone) == 0
 
 
+def test_a_version_that_cannot_be_read_is_not_one_that_is_gone(tmp_path):
+    """A store that does not answer: the database's fault, and all is served again once it is back."""
+    db = gallery_db(tmp_path / "db", range(2))
+    with client_of(db, look_every_s=60.0) as client:
+        asked = f"/media/frames?id={quote(gallery_clip(1).clip_id)}"
+        version = client.get("/api/about").json()["version"]
+        for file in (tmp_path / "db" / "clips.lance").rglob("*.*"):
+            if file.is_file():
+                file.write_bytes(b"nothing")
+        for v in (version, version - 1):
+            answer = client.get(f"{asked}&v={v}")
+            assert (answer.status_code, "removed" in answer.text) == (503, False), answer.text
+
+
 def test_who_comes_after_a_pause_waits_until_removed_clips_are_known(tmp_path):
     """All who ask at once, not the first alone."""
     db = gallery_db(tmp_path / "db", range(3))

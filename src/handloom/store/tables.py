@@ -26,6 +26,10 @@ TABLES = ("clip_list", "clips", "rejects", "runs")
 NUM_VERSIONS = 1 << 64  # Lance's numbers have 64 bits
 
 
+class NoVersionError(StoreError):
+    """A table has not, or no longer, the version that is asked for."""
+
+
 @dataclass(frozen=True)
 class Tables:
     """The tables of one database. None is kept open: every read takes the newest version unless one is given."""
@@ -102,14 +106,16 @@ class Tables:
         """
         uri = self.location.table_uri(name)
         if isinstance(version, int) and not 0 <= version < NUM_VERSIONS and (newest := self.table(name)) is not None:
-            raise StoreError(f"table {name} has no version {version} ({uri})", versions_there(newest))
+            raise NoVersionError(f"table {name} has no version {version} ({uri})", versions_there(newest))
         try:
             return lance.dataset(uri, version=version, storage_options=self.storage_options or None, session=session)
         except LANCE_ERRORS as error:
             if not is_missing(error):
                 raise store_error(f"open table {name}", uri, error) from error
             if version is not None and (newest := self.table(name)) is not None:
-                raise StoreError(f"table {name} has no version {version} ({uri})", versions_there(newest)) from error
+                raise NoVersionError(
+                    f"table {name} has no version {version} ({uri})", versions_there(newest)
+                ) from error
             return None
 
     def ensure_table(self, name: str, schema: pa.Schema) -> lance.LanceDataset:

@@ -84,8 +84,8 @@ async def blocking(work: Callable[..., Result], *args: Any, limit_s: float | Non
         return await anyio.to_thread.run_sync(partial(work, *args, **more), abandon_on_cancel=abandon, limiter=limiter)
     raise TookTooLong(
         f"given up after {limit_s:g} s",
-        "narrow it: choose a dataset or another filter, or fewer words; `handloom index --db DB` builds what makes "
-        "searches fast",
+        "the disk or the store may be slow: try again; a search takes less with a filter or fewer words, and with the "
+        "indexes that `handloom index --db DB` builds",
     )
 
 

@@ -21,6 +21,7 @@ from handloom.schemas.tables.stage_columns import is_private, key_column
 from handloom.store.location import lance_errors
 from handloom.store.search.copies import stored_rows
 from handloom.store.search.opened import open_clips
+from handloom.store.tables import NoVersionError
 from handloom.web.answers import NotThere
 from handloom.web.catalogue import Catalogue, Known
 
@@ -149,7 +150,7 @@ class Gallery:
             return kept
         try:
             table = self.db.table("clips", version)
-        except HandloomError as error:
+        except NoVersionError as error:
             raise NotThere(error.problem, error.hint) from error
         if table is None:
             raise NotThere(f"there is no version {version} of clips: nothing is processed yet", "leave v out")
@@ -292,12 +293,14 @@ class Gallery:
         error."""
         try:
             self.db.table("clips", catalogue.version)
-        except HandloomError as gone:
+        except NoVersionError as gone:
             self._looked_at = 0.0
             with self._lock:
                 for key in [key for key in self._pinned if key[0] == catalogue.version]:
                     del self._pinned[key]
             return NotThere(gone.problem, "load the page again: it was removed while it was open")
+        except StoreError:  # out of reach: so is the version
+            pass
         return error
 
     def frames(self, clip_id: str, version: int | None = None) -> tuple[bytes, ...]:

@@ -13,7 +13,8 @@ from typing import Any
 import uvicorn
 
 from handloom.api import Database
-from handloom.errors import ConfigError, HandloomError
+from handloom.errors import ConfigError, HandloomError, StoreError
+from handloom.store.writable import check_writable
 from handloom.web.access import EVERY_ADDRESS, hosts_of, is_loopback
 from handloom.web.app import make_app
 from handloom.web.gallery import Gallery
@@ -41,8 +42,11 @@ def serve(
         reports: folders of `handloom train --out`, or above them, whose reports are shown.
         tell: gets the address.
 
-    Raises ConfigError if the address is not this machine's, the port is taken, or a folder of reports is not there.
+    Raises ConfigError if the address is not this machine's, the port is taken, or a folder of reports is not there;
+    StoreError if clips shall be judged and the database cannot be written.
     """
+    if judging:
+        _check_writable(db)
     for folder in reports:
         if not folder.is_dir():
             raise ConfigError(f"--reports {folder}: there is no such folder", "name the --out of `handloom train`")
@@ -63,6 +67,16 @@ def serve(
     )
     tell(f"http://{name}:{port}/" + (f"?token={token}" if token else ""))
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _check_writable(db: Database) -> None:
+    """Now, and not when somebody has written a note."""
+    try:
+        if db.table("clips") is not None:
+            check_writable(db.uri, db.location.storage_options)
+    except StoreError as error:
+        hint = f"{error.hint}; without --judge the gallery only reads"
+        raise StoreError(f"--judge: {error.problem}", hint) from error
 
 
 def _listen(host: str, port: int) -> socket.socket:

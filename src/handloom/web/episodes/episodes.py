@@ -18,11 +18,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from handloom.errors import HandloomError
 from handloom.schemas.tables.robot import PEOPLE, TABLE, episode_arrays
 from handloom.store.columns import absent_fields, with_nulls
 from handloom.store.filters import quoted
 from handloom.store.location import lance_errors
+from handloom.store.tables import NoVersionError
 from handloom.train.parts.robot_state import form_of, thing_name
 from handloom.web.answers import (
     FileAnswer,
@@ -97,7 +97,7 @@ class Episodes:
         if kept is None or kept[0] != key:
             try:
                 older = self._read_list(self._gallery.db.table(TABLE, version), newest)
-            except HandloomError as error:
+            except NoVersionError as error:
                 raise NotThere(error.problem, error.hint) from error
             kept = self._older = (key, older)
         return kept[1]
