@@ -24,11 +24,15 @@ WAIT_MS = 30_000  # on a machine that others use as well
 
 
 @contextmanager
-def served(db: Database, *, judging: bool = False, token: str | None = None) -> Iterator[str]:
-    """The address of a gallery of this database, while the block runs; with a token any name of the host is served."""
+def served(db: Database, *, judging: bool = False, token: str | None = None, port: int = 0) -> Iterator[str]:
+    """The address of a gallery of this database, while the block runs; with a token any name of the host is served.
+
+    port: 0: any.
+    """
     app = make_app(Gallery(db, judging), *(() if token is None else (frozenset(), token)))
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # as `web.serving` does, and why
-    listening.bind(("127.0.0.1", 0))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", port))
     listening.listen(128)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 from support.browsing import chromium, faults_of, opened, served, until
-from support.gallery import gallery_clip, gallery_db, gallery_episode
+from support.gallery import add, gallery_clip, gallery_db, gallery_episode
 
 from handloom.api import Database
 from handloom.schemas.tables.robot import episode_row
@@ -164,3 +164,34 @@ def test_help_and_words(browser, address):
         page.keyboard.press("/")
         page.keyboard.type("drawer 4")
         until(page, "document.querySelector('.card-title')?.textContent === 'open drawer 4'")
+
+
+@pytest.mark.slow
+def test_a_server_that_was_ended_and_started_again(browser, tmp_path):
+    """The page says that it is away, goes on by itself with the newest version, and what was typed is still there."""
+    path, clip_id = tmp_path / "db", gallery_clip(2).clip_id
+    db = gallery_db(path, range(3))
+    db.judge(clip_id, "bad", "blurred", note="an earlier note")
+    with served(db, judging=True) as at:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(f"{at}/clip/{quote(clip_id, safe='')}")
+        note = page.get_by_label("Note")
+        until(page, "document.querySelector('textarea')?.value === 'an earlier note'")
+        note.fill("half a sentence")
+    page.get_by_role("button", name="Good").click()
+    page.locator(".trouble", has_text="does not answer").wait_for()
+    add(path, range(3, 5), first=3)
+    with served(db, judging=True, port=int(at.rpartition(":")[2])):
+        page.locator(".trouble").wait_for(state="detached")
+        until(page, "document.querySelector('.top-facts').textContent.includes('5 clips')")
+        assert note.input_value() == "half a sentence"
+        page.reload()
+        until(page, "document.querySelector('textarea')?.value === 'half a sentence'")
+        page.get_by_role("button", name="Save why and note").click()
+        page.get_by_role("button", name="Save why and note").wait_for(state="detached")
+        assert db.judgements().to_pylist()[0]["note"] == "half a sentence"
+        page.reload()
+        until(page, "document.querySelector('textarea')?.value === 'half a sentence'")
+        assert page.evaluate("sessionStorage.length") == 0
+    context.close()

@@ -15,6 +15,9 @@ export class ApiError extends Error {
 /** What `/api/about` said last, or null before the first answer. */
 export const about = signal(null);
 
+/** Why the server answers nothing now: an ApiError of status 0 (it is away) or 401 (it wants another token); null: it answers. */
+export const trouble = signal(null);
+
 const KEPT = 200;
 const MOST_UPLOAD = 200 * 2 ** 20;
 const kept = new Map(); // address with `v` -> answer: such an answer never changes
@@ -126,10 +129,16 @@ async function ask(address, options) {
     response = await fetch(address, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw noAnswer();
+    trouble.value = noAnswer();
+    throw trouble.value;
   }
-  if (response.ok) return response;
-  throw refusal(response, await response.json().catch(() => null));
+  if (response.ok) {
+    trouble.value = null;
+    return response;
+  }
+  const error = refusal(response, await response.json().catch(() => null));
+  trouble.value = response.status === 401 ? error : null;
+  throw error;
 }
 
 const noAnswer = () => new ApiError("the server does not answer", "look whether `handloom serve` still runs, then load again");

@@ -1,6 +1,6 @@
 // Judging a clip: good or bad, why, a note; by buttons and keys. Every view of a clip sees the change at once.
 import { html, signal, useEffect, useMemo, useRef, useState } from "../vendor/handloom-vendor.js";
-import { about, get, post } from "./api.js";
+import { about, get, post, trouble } from "./api.js";
 import { useKeys } from "./keys.js";
 import { Problem } from "./states.js";
 
@@ -15,6 +15,7 @@ export const REASONS = {
 const MOST_REASON = 200;
 const MOST_NOTE = 10000;
 const WHO = "handloom.who";
+const DRAFT = "handloom.draft:"; // what is typed and not saved, by clip, until the window is closed
 let lists = 0; // two clips beside each other have two lists of reasons
 
 /** The judgement of a clip as far as this page knows: the one made here, or `known`, which came with the clip. */
@@ -23,8 +24,8 @@ export const judgementOf = (id, known) => (id in judged.value ? judged.value[id]
 /** Good, bad or null of a hit of a list, which has `flag`. */
 export const flagOf = (hit) => (hit.clip_id in judged.value ? (judged.value[hit.clip_id]?.verdict ?? null) : hit.flag === "none" ? null : hit.flag);
 
-/** Write a judgement; `verdict` null takes it back. Throws ApiError. */
-export async function writeJudgement(id, verdict, { reason = "", note = "", version = about.value?.version } = {}) {
+/** Write a judgement; `verdict` null takes it back. Of texts that are undefined the clip keeps what it has. Throws ApiError. */
+export async function writeJudgement(id, verdict, { reason, note, version = about.value?.version } = {}) {
   const { judgement } = await post("/api/judge", { clip_id: id, verdict, reason, note, who: whoJudges(), version });
   judged.value = { ...judged.value, [id]: judgement };
   return judgement;
@@ -51,14 +52,16 @@ export async function judgeAll(ids, verdict, { reason } = {}) {
 export function Judge({ id, version, keys = true }) {
   const [known, setKnown] = useState(undefined);
   const now = judgementOf(id, known);
-  const [reason, setReason] = useState(now?.reason ?? "");
-  const [note, setNote] = useState(now?.note ?? "");
+  const [reason, setReason] = useState(draftOf(id)?.reason ?? now?.reason ?? "");
+  const [note, setNote] = useState(draftOf(id)?.note ?? now?.note ?? "");
   const [busy, setBusy] = useState(false);
   const [failed, setFailed] = useState(null);
   const reasonBox = useRef(null);
   const list = useMemo(() => `judge-reasons-${(lists += 1)}`, []);
   const may = Boolean(about.value?.judging);
+  const away = Boolean(trouble.value);
   useEffect(() => {
+    if (away) return undefined; // it is asked for once the server is back
     const abort = new AbortController();
     setKnown(undefined);
     const before = judged.peek()[id];
@@ -70,10 +73,10 @@ export function Judge({ id, version, keys = true }) {
       (error) => error.name !== "AbortError" && setFailed(error),
     );
     return () => abort.abort();
-  }, [id]);
+  }, [id, away]);
   useEffect(() => {
-    setReason(now?.reason ?? "");
-    setNote(now?.note ?? "");
+    setReason(draftOf(id)?.reason ?? now?.reason ?? "");
+    setNote(draftOf(id)?.note ?? now?.note ?? "");
     setFailed(null);
   }, [id, now?.at]);
   const set = async (verdict, texts = { reason, note }) => {
@@ -82,25 +85,26 @@ export function Judge({ id, version, keys = true }) {
     setFailed(null);
     try {
       await writeJudgement(id, verdict, { ...texts, version });
+      keepDraft(id, null);
     } catch (error) {
       setFailed(error);
     } finally {
       setBusy(false);
     }
   };
-  // A reason that was given for another verdict does not go with this one.
-  const turn = (verdict) => set(verdict, now && now.verdict !== verdict && reason === (now.reason ?? "") ? { reason: "", note } : { reason, note });
+  const typed = (texts) => {
+    setReason(texts.reason);
+    setNote(texts.note);
+    keepDraft(id, texts);
+  };
+  // A reason that was given for another verdict does not go with this one. Before the judgement is known, its texts stay.
+  const turn = (verdict) => set(verdict, now === undefined ? { reason: reason || undefined, note: note || undefined } : now && now.verdict !== verdict && reason === (now.reason ?? "") ? { reason: "", note } : { reason, note });
   const changed = now && (reason.trim() !== (now.reason ?? "") || note.trim() !== (now.note ?? ""));
-  // What was typed is not lost: another page of the gallery has it written, one beyond it the browser asks about first.
+  // What was typed is not lost: another page of the gallery has it written, one beyond it finds it as a draft.
   const unsaved = useRef(null);
   unsaved.current = may && changed && !busy ? { id, write: () => set(now.verdict) } : null;
-  useEffect(() => {
-    const ask = (event) => unsaved.current && event.preventDefault();
-    addEventListener("beforeunload", ask);
-    return () => {
-      removeEventListener("beforeunload", ask);
-      if (unsaved.current?.id === id) void unsaved.current.write();
-    };
+  useEffect(() => () => {
+    if (unsaved.current?.id === id) void unsaved.current.write();
   }, [id]);
   useKeys("Judge", may && keys
     ? [
@@ -127,9 +131,9 @@ export function Judge({ id, version, keys = true }) {
         ${busy && html`<span class="spinner" role="status" aria-label="Writing"></span>`}
       </div>
       <form class="judge-texts" onSubmit=${save}>
-        <label>Why <input ref=${reasonBox} type="text" maxlength=${MOST_REASON} list=${list} value=${reason} placeholder="a word or two" onInput=${(event) => setReason(event.target.value)} /></label>
+        <label>Why <input ref=${reasonBox} type="text" maxlength=${MOST_REASON} list=${list} value=${reason} placeholder="a word or two" onInput=${(event) => typed({ reason: event.target.value, note })} /></label>
         <datalist id=${list}>${(REASONS[now?.verdict] ?? [...REASONS.bad, ...REASONS.good]).map((one) => html`<option key=${one} value=${one}></option>`)}</datalist>
-        <label>Note <textarea maxlength=${MOST_NOTE} rows="2" value=${note} onInput=${(event) => setNote(event.target.value)}></textarea></label>
+        <label>Note <textarea maxlength=${MOST_NOTE} rows="2" value=${note} onInput=${(event) => typed({ reason, note: event.target.value })}></textarea></label>
         <${Who} />
         ${changed && html`<button type="submit" class="button main" disabled=${busy}>Save why and note</button>`}
         ${!now && (reason || note) && html`<p class="soft">Choose good or bad to keep this.</p>`}
@@ -138,6 +142,24 @@ export function Judge({ id, version, keys = true }) {
       <${Told} judgement=${now} />
     </section>
   `;
+}
+
+/** What was typed for a clip and not saved: {reason, note}; null: nothing. */
+function draftOf(id) {
+  try {
+    return JSON.parse(sessionStorage.getItem(DRAFT + id));
+  } catch {
+    return null; // storage may be forbidden
+  }
+}
+
+function keepDraft(id, texts) {
+  try {
+    if (texts) sessionStorage.setItem(DRAFT + id, JSON.stringify(texts));
+    else sessionStorage.removeItem(DRAFT + id);
+  } catch {
+    // Forbidden or full: the page holds it as long as it is open.
+  }
 }
 
 /** Who made a judgement and when, as a line; what was said where it cannot be changed. */

@@ -1,6 +1,6 @@
 // The shell of every page: header, pages loaded when they are needed, dark and light, help on `?`.
 import { html, render, useEffect, useState } from "../vendor/handloom-vendor.js";
-import { about, loadAbout } from "./api.js";
+import { about, ApiError, loadAbout, trouble } from "./api.js";
 import { keyLabel, startKeys, tables, useKeys } from "./keys.js";
 import { go, place, route, startRouter } from "./router.js";
 import { count, Dialog, Empty, Failure, Loading } from "./states.js";
@@ -38,6 +38,7 @@ function App() {
   return html`
     <a class="skip" href="#main" onClick=${skip}>Skip to the page</a>
     <${Header} page=${page} openHelp=${() => setHelp(true)} />
+    <${Trouble} />
     <main id="main" tabindex="-1">
       ${failed
         ? html`<${Failure} error=${failed} retry=${load} />`
@@ -50,6 +51,18 @@ function App() {
 }
 
 const LOOK_MS = 30_000;
+const AGAIN_MS = 2_000;
+
+/** While the server is away: that it is, and that it is asked again. What was typed stays on the page. */
+function Trouble() {
+  const error = trouble.value;
+  useEffect(() => {
+    if (!error) return undefined;
+    const timer = setTimeout(() => loadAbout().catch(() => {}), AGAIN_MS); // another error begins anew
+    return () => clearTimeout(timer);
+  }, [error]);
+  return error && html`<p class="trouble" role="alert"><b>${error.problem}</b>: ${error.hint}. It is asked again every few seconds.</p>`;
+}
 
 /** Ask for the newest version now and then, and when the reader comes back to the page. */
 function lookForNewVersions() {
@@ -90,12 +103,11 @@ function Lazy({ page, id, params }) {
     document.title = `${id ?? page} · handloom`;
   }, [page, id]);
   useEffect(() => {
-    PAGES[page]?.().then((loaded) => setModule(() => loaded.Page), setFailed);
+    const failed = (error) => setFailed(new ApiError("this page could not be loaded", error.message));
+    PAGES[page]?.().then((loaded) => setModule(() => loaded.Page), failed);
   }, [page]);
   if (!PAGES[page]) return html`<${Empty} title="There is no such page"><a class="button" href="/">Search clips</a><//>`;
-  if (failed) {
-    return html`<${Empty} title=${`The page "${page}" is not there yet`} hint=${failed.message}><a class="button" href="/">Search clips</a><//>`;
-  }
+  if (failed) return html`<${Failure} error=${failed} retry=${() => location.reload()} />`; // browsers keep that a script did not come
   return module ? html`<${module} id=${id} params=${params} />` : html`<${Loading} />`;
 }
 

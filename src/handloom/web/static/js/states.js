@@ -1,5 +1,6 @@
 // What a page shows while it waits, when there is nothing, and when something failed; dialogs; small words.
 import { html, useEffect, useRef } from "../vendor/handloom-vendor.js";
+import { trouble } from "./api.js";
 import { useKeys } from "./keys.js";
 
 /** While something is on its way. */
@@ -9,14 +10,24 @@ export const Loading = ({ what = "Loading" }) =>
 /** A sentence for the page: errors begin small, as the command line prints them after a name. */
 export const sentence = (text) => (/^[a-z]+[ ,:]/.test(text ?? "") ? text[0].toUpperCase() + text.slice(1) : text);
 
-/** Something failed: what, and what to do next; `retry` is called by a button. */
-export const Failure = ({ error, retry }) => html`
-  <div class="state failed" role="alert">
-    <p class="state-title">${sentence(error.problem ?? error.message ?? String(error))}</p>
-    ${error.hint && html`<p>${sentence(error.hint)}</p>`}
-    ${retry && html`<button type="button" class="button" onClick=${retry}>Load again</button>`}
-  </div>
-`;
+/** Something failed: what, and what to do next; `retry` is called by a button, and once the server is back, if it was away. */
+export function Failure({ error, retry }) {
+  const away = useRef(false);
+  useEffect(() => {
+    if (error.status !== 0 || !retry) return undefined;
+    return trouble.subscribe((now) => {
+      if (!now && away.current) setTimeout(retry);
+      away.current = Boolean(now);
+    });
+  }, [error]);
+  return html`
+    <div class="state failed" role="alert">
+      <p class="state-title">${sentence(error.problem ?? error.message ?? String(error))}</p>
+      ${error.hint && html`<p>${sentence(error.hint)}</p>`}
+      ${retry && html`<button type="button" class="button" onClick=${retry}>Load again</button>`}
+    </div>
+  `;
+}
 
 /** The same within a page: what failed on one line, what to do next on another. */
 export const Problem = ({ error, children }) => html`
