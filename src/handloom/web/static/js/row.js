@@ -210,7 +210,7 @@ export class Frames {
   constructor(id, version) {
     this.params = { id, v: version };
     this.blobs = null;
-    this.bitmaps = new Map(); // frame -> ImageBitmap or the promise of one; oldest use first
+    this.bitmaps = new Map(); // frame -> ImageBitmap, the promise of one, or null: none is stored; oldest use first
   }
 
   async load(options = {}) {
@@ -223,7 +223,7 @@ export class Frames {
   /** The decoded frame if it is there, else null, and `then` is called when it is (or with the error). */
   get(n, then) {
     const kept = this.bitmaps.get(n);
-    if (kept) {
+    if (kept !== undefined) {
       this.bitmaps.delete(n);
       this.bitmaps.set(n, kept);
       if (!(kept instanceof Promise)) return kept;
@@ -257,12 +257,12 @@ export class Frames {
       if (this.bitmaps.size <= most) break;
       if (bitmap instanceof Promise) continue;
       this.bitmaps.delete(n);
-      bitmap.close();
+      bitmap?.close();
     }
   }
 
   close() {
-    for (const bitmap of this.bitmaps.values()) if (!(bitmap instanceof Promise)) bitmap.close();
+    for (const bitmap of this.bitmaps.values()) if (!(bitmap instanceof Promise)) bitmap?.close();
     this.bitmaps.clear();
     this.blobs = null;
   }
