@@ -1,10 +1,12 @@
-"""An unexpected exception costs the clip it came from, until too many clips have one."""
+"""An unexpected exception, or a death, costs the clip it came from, until too many clips have one."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from datetime import UTC
 from functools import partial
+from pathlib import Path
 
 import pytest
 import ray
@@ -16,26 +18,36 @@ from handloom.errors import HandloomError
 from handloom.pipelines.cluster.nodes import Nodes
 from handloom.pipelines.run.driver import RunParts
 from handloom.pipelines.run.run import run
-from handloom.store.clips.clip_list import pending_clips
+from handloom.schemas.clip import Clip
+from handloom.schemas.settings import Resources, RunConfig
+from handloom.store.clips.clip_list import add_clips, pending_clips
 
 pytestmark = pytest.mark.usefixtures("ray_address")
 
 
 @pytest.mark.timeout(240)  # a worker that starts again takes 40 s at a load of 20
-def test_a_bug_on_one_clip_costs_that_clip(tmp_path, clips, expected):
-    """The other clips of its shard get their usual rows; a worker that cannot go on after a bug is replaced."""
-    faults = {1: "bug", 2: "memory", 4: "spoilt"}
+def test_bugs_deaths_and_missing_videos_cost_their_clips_alone_and_can_be_cured(tmp_path, clips, expected):
+    """In one run. The clip before one that kills its worker, in the same shard, is not to blame; the other clips get
+    their usual rows; a worker that cannot go on after a bug is replaced."""
+    faults = {0: "bug", 1: "memory", 3: "spoilt", 5: "kill"}
+    missing = [gone(clips[0], tmp_path / f"gone{i}.mp4") for i in range(6)]  # so many that shards hold two
     listed = [replace(clip, dataset=faults.get(number, clip.dataset)) for number, clip in enumerate(clips)]
-    db = new_database(tmp_path / "db", listed)
-    summary = run(db, faulty(num_actors=1, shard_clips=6), quiet=True)
-    assert (summary.exit, summary.num_clips) == ("rejects", 3)
-    assert summary.reasons == {"bug": 2, "out_of_memory": 1}
-    lost = {clips[number].clip_id: {"memory": "out_of_memory"}.get(name, "bug") for number, name in faults.items()}
-    assert outcome(db) == dict.fromkeys(expected, "row") | lost
+    db = new_database(tmp_path / "db", [*missing[:3], *listed, *missing[3:]])
+    summary = run(db, faulty(num_actors=1, shard_clips=6, commit_clips=1), quiet=True)
+    assert (summary.exit, summary.num_clips) == ("rejects", 2)
+    assert summary.reasons == {"bug": 2, "out_of_memory": 1, "worker_died": 1, "video_missing": 6}
+    reasons = {"memory": "out_of_memory", "kill": "worker_died"}
+    lost = {clips[number].clip_id: reasons.get(name, "bug") for number, name in faults.items()}
+    nowhere = {clip.clip_id: "video_missing" for clip in missing}
+    assert outcome(db) == dict.fromkeys(expected, "row") | lost | nowhere
     assert row_digests(db) == {i: digest for i, digest in expected.items() if i not in lost}
-    for reject in db.rejects().to_pylist():
+    rejects = {reject["clip_id"]: reject for reject in db.rejects().to_pylist()}
+    assert {clip_id: rejects[clip_id]["attempts"] for clip_id in lost} == {
+        clip_id: 1 if clip_id == clips[0].clip_id else 2 for clip_id in lost
+    }
+    for number in (0, 1, 3):
+        reject = rejects[clips[number].clip_id]
         assert reject["stage"] == "lens"
-        assert reject["attempts"] == (1 if reject["clip_id"] == clips[1].clip_id else 2)
         error, place, *_, hint = reject["detail"].splitlines()
         assert error in ("TypeError: injected", "MemoryError: injected")
         assert place.startswith("  at support/faults.py:")
@@ -43,6 +55,20 @@ def test_a_bug_on_one_clip_costs_that_clip(tmp_path, clips, expected):
         assert "--retry-rejects" in hint
     assert not pending_clips(db)
     assert run(db, None, quiet=True).exit == "done"
+
+    add_clips(db, clips)
+    shutil.copy(clips[0].video_uri, missing[0].video_uri)
+    killer = clips[5].clip_id
+    assert [clip.clip_id for clip in pending_clips(db, retry_reasons=["worker_died"])] == [killer]
+    config = RunConfig(resources=Resources(num_actors=1))
+    summary = run(db, config, quiet=True, retry_rejects=("all",), parts=HERE)
+    assert (summary.exit, summary.num_clips, summary.reasons) == ("rejects", 5, {"video_missing": 5})
+    assert outcome(db)[missing[0].clip_id] == "row"
+    assert row_digests(db).items() >= expected.items()
+
+
+def gone(clip: Clip, path: Path) -> Clip:
+    return replace(clip, clip_id=f"test:{path.stem}:0-1000", video_id=path.stem, video_uri=str(path))
 
 
 @pytest.mark.timeout(240)

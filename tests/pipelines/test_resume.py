@@ -42,9 +42,11 @@ def assert_all_end(pids: set[int], limit_s: float = 120) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("stops", [(signal.SIGINT,), pytest.param(BOTH, marks=pytest.mark.slow)], ids=["one", "both"])
 def test_stopped_runs_lose_nothing_and_leave_nothing_behind(tmp_path, clips, expected, stops, ray_address):
-    """SIGKILL right after a commit; then Ctrl-C or SIGTERM to the group, while finished clips wait for a commit."""
+    """SIGKILL right after a commit, on a Ray that stays; then Ctrl-C or SIGTERM to the group, while finished clips wait
+    for a commit. The slow test below kills drivers with Rays of their own."""
     db = new_database(tmp_path / "db", clips)
-    driver = start("run", "--db", db.uri, "--quiet", *ONE_CLIP, "--set", "resources.commit_clips=1")
+    options = ("--quiet", *ONE_CLIP, "--set", "resources.commit_clips=1")
+    driver = start("run", "--db", db.uri, *options, "--ray-address", ray_address, env=ray_env())
     wait_for(lambda: db.count("clips"), 1, driver)
     kill_and_collect(driver, signal.SIGKILL)
     done = row_digests(db)
@@ -95,6 +97,11 @@ def test_killed_after_every_commit_and_in_between(tmp_path, clips, expected):
     last = handloom("run", "--db", db.uri, "--json")
     assert last.returncode == 0, last.stderr
     assert row_digests(db) == expected
+
+
+def ray_env() -> dict[str, str]:
+    """What a driver needs to join the Ray of the tests, which wants a token."""
+    return {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "disabled")}
 
 
 def kill_and_collect(driver, number: int) -> tuple[str, str]:

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import resource
-import shutil
 import threading
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import ray
-from support.extraction import new_database, outcome, row_digests
-from support.faults import faulty
+from support.extraction import new_database, row_digests
 from support.in_process import HERE
 
 from handloom.errors import StoreError
 from handloom.pipelines.run.run import run
-from handloom.schemas.clip import Clip
 from handloom.schemas.settings import Resources, RunConfig
-from handloom.store.clips.clip_list import add_clips, pending_clips
+from handloom.store.clips.clip_list import pending_clips
 
 pytestmark = pytest.mark.usefixtures("ray_address")
 
@@ -72,32 +67,6 @@ def test_a_full_disk_and_a_row_that_is_gone_at_the_end_fail_the_run_and_cost_not
     assert db.runs().column("exit").to_pylist() == ["failed", "failed"]
     assert row_digests(db) == {clip_id: digest for clip_id, digest in wanted.items() if clip_id != gone_id}
     assert [clip.clip_id for clip in pending_clips(db)] == [gone_id]
-
-
-def test_a_clip_that_kills_its_workers_and_missing_videos_are_rejects_and_can_be_cured(tmp_path, clips, expected):
-    """The clip before it in the same shard is not to blame, and becomes a row."""
-    missing = [gone(clips[0], tmp_path / f"gone{i}.mp4") for i in range(6)]  # so many that shards hold two
-    sound, killer = clips[3].clip_id, clips[4].clip_id
-    db = new_database(tmp_path / "db", [*missing[:3], clips[3], replace(clips[4], dataset="kill"), *missing[3:]])
-    summary = run(db, faulty(num_actors=1, commit_clips=1), quiet=True)
-    assert (summary.exit, summary.num_clips) == ("rejects", 1)
-    assert outcome(db) == {sound: "row", killer: "worker_died"} | {clip.clip_id: "video_missing" for clip in missing}
-    assert row_digests(db) == {sound: expected[sound]}
-    attempts = {r["clip_id"]: r["attempts"] for r in db.rejects().to_pylist()}
-    assert attempts[killer] == 2
-
-    add_clips(db, [clips[4]])
-    shutil.copy(clips[0].video_uri, missing[0].video_uri)
-    assert [clip.clip_id for clip in pending_clips(db, retry_reasons=["worker_died"])] == [killer]
-    config = RunConfig(resources=Resources(num_actors=1))
-    summary = run(db, config, quiet=True, retry_rejects=("all",), parts=HERE)
-    assert (summary.exit, summary.num_clips, summary.reasons) == ("rejects", 2, {"video_missing": 5})
-    assert outcome(db)[missing[0].clip_id] == "row"
-    assert row_digests(db).items() >= {clip_id: expected[clip_id] for clip_id in (sound, killer)}.items()
-
-
-def gone(clip: Clip, path: Path) -> Clip:
-    return replace(clip, clip_id=f"test:{path.stem}:0-1000", video_id=path.stem, video_uri=str(path))
 
 
 class Watcher:

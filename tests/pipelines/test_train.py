@@ -53,10 +53,10 @@ def job(db: Database, out: Path | Folder, resources: dict | None = None, watch=N
 
 
 def test_a_job_whose_worker_is_killed_leaves_checkpoints_curves_and_a_report(db, tmp_path, ray_address):
-    """Those of a job that nobody disturbed: the short form of the two slow tests below."""
+    """Those of a job that nobody disturbed: the short form of the slow tests below."""
     out = tmp_path / "out"
-    summary = job(db, out, watch=suicide(out, after_steps=4), epochs=1, compare=True, slow_s=0.1)
-    assert (summary.exit, summary.deaths, list(summary.variants)) == ("done", 1, ["asked", "half-the-rate"])
+    summary = job(db, out, watch=suicide(out, after_steps=4), epochs=1, slow_s=0.1)
+    assert (summary.exit, summary.deaths, list(summary.variants)) == ("done", 1, ["asked"])
     torch.set_num_threads(1)  # as Ray does for a worker of one CPU
     whole = loop.train(RECIPE, db, TinySettings(**BASE | {"epochs": 1}), Folder.parse(tmp_path / "whole"))
     history = lines_of(out / "asked")
@@ -72,18 +72,27 @@ def test_a_job_whose_worker_is_killed_leaves_checkpoints_curves_and_a_report(db,
     assert report["variants"]["asked"]["hardware"]["threads"] >= 1
     assert report["variants"]["asked"]["counts"]["windows"] > 0
     assert report["lr"] == 0.01
-    page = (out / "report.html").read_text()
-    assert "half-the-rate" in page
-    assert "test:v0:0-1, 0.50 s. four points" in page
-    for name in ("asked", "half-the-rate"):
-        assert [line["epoch"] for line in lines_of(out / name) if line["kind"] == "held_out"] == [0, 1]
-        assert any((out / "tensorboard" / name).glob("events.out.tfevents*"))
+    assert "test:v0:0-1, 0.50 s. four points" in (out / "report.html").read_text()
+    assert [line["epoch"] for line in history if line["kind"] == "held_out"] == [0, 1]
+    assert any((out / "tensorboard" / "asked").glob("events.out.tfevents*"))
     assert not (out / ".ray").exists()
     assert "asked: " in train_text(summary)
     with pytest.raises(ConfigError, match="lr is"):  # before any worker starts
         job(db, out, epochs=1, lr=0.5, slow_s=0.1)
     with pytest.raises(ConfigError, match="made by 1 workers, 2 were asked for"):
         job(db, out, {"workers": 2}, epochs=1, slow_s=0.1)
+
+
+@pytest.mark.slow
+def test_variants_are_trained_one_after_the_other_and_stand_in_one_report(db, tmp_path, ray_address):
+    out = tmp_path / "out"
+    summary = job(db, out, epochs=1, compare=True)
+    assert (summary.exit, list(summary.variants)) == ("done", ["asked", "half-the-rate"])
+    assert "half-the-rate" in (out / "report.html").read_text()
+    assert json.loads((out / "report.json").read_text())["variants"].keys() == {"asked", "half-the-rate"}
+    for name in ("asked", "half-the-rate"):
+        assert [line["epoch"] for line in lines_of(out / name) if line["kind"] == "held_out"] == [0, 1]
+        assert any((out / "tensorboard" / name).glob("events.out.tfevents*"))
 
 
 @pytest.mark.slow
