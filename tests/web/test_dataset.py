@@ -88,6 +88,17 @@ def test_a_run_that_works_is_shown_while_it_works(ask, db):
     assert (run["state"], run["progress"], run["silent_s"]) == ("done", None, None)
 
 
+def test_when_a_clip_was_made_is_told_where_one_run_can_have_made_it(db):
+    told = []
+    for num_clips in (NUM, 0, NUM):
+        with leased(db, RUN_KEY, settings={}, resources={}, versions={}) as lease:
+            end_run(db, lease.run, "done", num_clips=num_clips, num_rejects=0, num_frames=0, stage_s={})
+        with TestClient(make_app(Gallery(db)), base_url="http://127.0.0.1") as client:
+            told.append(client.get("/api/clip", params={"id": IDS[0]}).json()["run"])
+    assert all((run["run_key"], run["settings"]) == (RUN_KEY, {}) for run in told)
+    assert [run["at"] for run in told] == [list_runs(db)[0].started_at.isoformat()] * 2 + [None]
+
+
 def test_outliers_are_the_known_values_in_order(ask):
     low, high = (ask.get("/api/outliers", params={"q": "blur", "order": o, "limit": 3}).json() for o in ("low", "high"))
     assert [hit["value"] for hit in low["hits"]] == [0, 1, 2]

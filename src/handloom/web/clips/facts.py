@@ -151,11 +151,12 @@ class Clips:
 
     def _run(self, run_key: str | None) -> dict[str, Any]:
         runs = self._gallery.short("runs", lambda: list_runs(self._gallery.db))
-        last = next((run for run in reversed(runs) if run.run_key == run_key), None)
+        alike = [run for run in runs if run.run_key == run_key]
+        wrote = [run for run in alike if run.num_clips != 0]  # null: it works, or was killed
         return {
             "run_key": run_key,
-            "settings": json.loads(last.settings) if last else None,
-            "at": last.started_at if last else None,
+            "settings": json.loads(alike[-1].settings) if alike else None,
+            "at": wrote[0].started_at if len(wrote) == 1 else None,  # of several it is not known which made the row
         }
 
     def _video(self, clip_id: str, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ export function Made({ facts }) {
   return html`
     <section class="panel clip-panel">
       <h2>How it was made</h2>
-      ${facts_([["Run", run?.run_key], ["When", run?.at && new Date(run.at).toLocaleString()], ["Machine", facts.host]])}
+      ${facts_([["Run key", run?.run_key], ["When", run?.at && new Date(run.at).toLocaleString()], ["Machine", facts.host]])}
       <details>
         <summary>${(stages ?? []).length} stages${(stages ?? []).some(({ current }) => current === false) ? ", some outdated" : ""}</summary>
         <div class="clip-table"><table class="clip-stages">
