@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +19,7 @@ from handloom.schemas.tables.reject import Reject
 from handloom.store.clips.clip_list import add_clips
 from handloom.store.clips.commit import Committer
 from handloom.store.runs.lease import leased
-from handloom.store.runs.runs import end_run
+from handloom.store.runs.runs import RunProgress, end_run
 
 pytestmark = pytest.mark.slow
 
@@ -137,9 +138,18 @@ def test_rejects_are_opened_and_put_back(browser, db):
 
 def test_a_run_is_followed_while_it_works(browser, db):
     with served(db) as address:
-        run = leased(db, RUN_KEY, settings={}, resources={}, versions={})
+        run = leased(db, RUN_KEY, settings={}, resources={}, versions={}, stage_keys={})
         with run as lease, opened(browser, address, "/dataset") as page:
             page.get_by_text(re.compile("Run .* every clip is done")).wait_for()
+            lease.tell(RunProgress(8, rows=1, rejects=1, frames=90, clips_per_s=0.5, frames_per_s=15, left_s=12))
+            lease.check()
+            page.get_by_text("2 of 8 clips done, 1 rejected").wait_for()
+            page.get_by_text("30 clips a minute, 15 frames/s").wait_for()
+            living, dead = lease.run.holder, json.dumps(json.loads(lease.run.holder) | {"process_start": 1})
+            db.table("runs").update({"holder": f"'{dead}'"})
+            page.get_by_text(re.compile("stopped without an end: no sign for .* 2 of 8 clips were done")).wait_for()
+            db.table("runs").update({"holder": f"'{living}'"})
+            page.get_by_text("2 of 8 clips done, 1 rejected").wait_for()
             end_run(db, lease.run, "done", num_clips=0, num_rejects=0, num_frames=0, stage_s={})
             until(page, "!document.querySelector('.running')")
         with opened(browser, address, f"/clip/{gallery_clip(0).clip_id}") as page:

@@ -77,7 +77,7 @@ export function Page({ params }) {
       <//>
       <${Part} name="outliers" title="Outliers" about="The clips with the smallest or largest values of a number."><${Outliers} found=${found} params=${params} /><//>
       <${Part} name="map" title="Map" about=""><${EmbeddingMap} params=${params} version=${found.version} /><//>
-      <${Part} name="runs" title="Runs and indexes" about=""><${Runs} runs=${found.runs} /><${Indexes} indexes=${found.counts.indexes} /><//>
+      <${Part} name="runs" title="Runs and indexes" about=""><${Runs} runs=${found.runs} /><${Indexes} indexes=${found.counts.indexes} rows=${found.counts.clips} /><//>
     </div>
   `;
 }

@@ -1,5 +1,6 @@
 // Runs: how far those are that work now, or that stopped without an end; what earlier ones did. Indexes.
 import { html } from "../vendor/handloom-vendor.js";
+import { about } from "./api.js";
 import { count, duration, short } from "./states.js";
 
 export const percent = (share) => (share > 0 && share < 0.01 ? "< 1 %" : share > 0.99 && share < 1 ? "> 99 %" : `${Math.round(100 * share)} %`);
@@ -28,6 +29,9 @@ const doneOf = ({ rows, rejects }) => rows + rejects;
 
 function Going({ run, counts }) {
   const { progress } = run;
+  if (!run.of_stages) {
+    return html`<section class="running" role="status"><p><span class="spinner" aria-hidden="true"></span> <span><code>${run.run_key}</code>${hostOf(run)} works on the database since ${time(run.started_at)}: no run may begin meanwhile.</span></p></section>`;
+  }
   return html`
     <section class="running" role="status" aria-label=${`Run ${run.run_id}`}>
       <p class="running-line">
@@ -64,7 +68,7 @@ function Stopped({ run, counts }) {
       <p class="running-line">
         <span>Run <code>${run.run_id}</code>${hostOf(run)} ${lost}: no sign for ${run.silent_s < 60 ? `${Math.round(run.silent_s)} s` : duration(run.silent_s)}.${progress ? ` ${doneOf(progress).toLocaleString("en")} of ${count(progress.total, progress.units.replace(/s$/, ""))} were done; ` : " "}${left}.</span>
       </p>
-      <p class="running-facts"><span><code>handloom run --db DB</code> goes on with what is left.</span></p>
+      <p class="running-facts"><span><code>handloom run --db ${about.value?.uri ?? "DB"}</code> goes on with what is left.</span></p>
     </section>
   `;
 }
@@ -99,17 +103,27 @@ export function Runs({ runs }) {
 
 const STATES = { gone: "stopped without an end", silent: "no sign" };
 
-export function Indexes({ indexes }) {
-  if (!indexes.length) return html`<p class="soft">No index yet: searches compare all rows. <code>handloom index --db DB</code> builds them.</p>`;
+const KINDS = { Inverted: "words (inverted)", BTree: "values (B-tree)", Bitmap: "values (bitmap)" };
+
+/** What the indexes cover of `rows`, and what to do for the rest. */
+export function Indexes({ indexes, rows }) {
+  const command = html`<code>handloom index --db ${about.value?.uri ?? "DB"}</code>`;
+  if (!rows) return null;
+  if (!indexes.length) return html`<p class="soft">No index yet: searches compare all rows. ${command} builds them.</p>`;
+  const most = Math.max(...indexes.map((index) => index.rows_waiting));
+  const behind = indexes.filter((index) => index.rows_waiting > 0).length;
   return html`
+    <p class=${most ? "behind" : "soft"}>${most
+      ? html`${behind} of ${count(indexes.length, "index", "indexes")} ${behind === 1 ? "lacks" : "lack"} up to ${count(most, "row")} (${shareOf(most, rows)}). Results are complete all the same: these rows are compared one by one, which takes longer. ${command} adds them.`
+      : `The indexes cover all ${count(rows, "row")}.`}</p>
     <div class="wide" tabindex="0" role="region" aria-label="Indexes"><table>
       <caption class="hidden-text">Indexes</caption>
-      <thead><tr><th scope="col">Index</th><th scope="col">Kind</th><th scope="col" class="num">Covers</th><th scope="col" class="num">Rows that wait</th><th scope="col" class="num">MB</th><th scope="col" class="num">Recall</th></tr></thead>
+      <thead><tr><th scope="col">Column</th><th scope="col">Kind</th><th scope="col" class="num">Covers</th><th scope="col" class="num">Rows not covered</th><th scope="col" class="num">MB</th><th scope="col" class="num" title="Of the true nearest rows, the share that a search by this index finds, measured when it was built">Recall</th></tr></thead>
       <tbody>
         ${indexes.map((index) => html`
           <tr key=${index.name}>
             <th scope="row">${index.column}</th>
-            <td>${index.kind}</td>
+            <td>${KINDS[index.kind] ?? index.kind}</td>
             <td class="num">${shareOf(index.rows, index.rows + index.rows_waiting)}</td>
             <td class="num">${index.rows_waiting.toLocaleString("en")}</td>
             <td class="num">${short(index.bytes / 1e6)}</td>
@@ -117,6 +131,5 @@ export function Indexes({ indexes }) {
           </tr>`)}
       </tbody>
     </table></div>
-    ${indexes.some((index) => index.rows_waiting > 0) && html`<p class="soft">Rows that wait are searched one by one; <code>handloom index --db DB</code> adds them.</p>`}
   `;
 }
