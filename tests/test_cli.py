@@ -15,6 +15,7 @@ import pytest
 import typer
 from support.process import HANDLOOM
 
+from handloom.api import Database
 from handloom.cli import app, text
 from handloom.cli.console import Counting, OneValue
 from handloom.store.search.results import Hit, Hits, Part
@@ -65,6 +66,13 @@ def test_from_videos_to_search(cli, videos, tmp_path, ray_address):
 
     code, out, _ = cli("index", "--db", db, "--json")
     assert (code, json.loads(out)["num_rows"]) == (0, 4)
+    code, out, err = cli("search", "--db", db, "--where", "hand_left OR NOT hand_left", "-k", 3, "--json")
+    listed = json.loads(out)
+    assert (code, listed["scoring"], listed["num_with"], listed["hits"][0]["score"]) == (0, "listed", 4, None), err
+    stored = Database.open(db).clips(["clip_id"]).column(0).to_pylist()
+    assert [hit["clip_id"] for hit in listed["hits"]] == stored[:3]
+    code, out, err = cli("search", "--db", db, "--where", "start_s >= 0", "-k", 1)
+    assert "4 clips pass --where; the first 1 are listed" in err, (code, out)
     clip_id = "folder:video0:0-1000"
     part = ("--video", videos / "video0.mp4", "--end-s", 1)
     for query in (("--clip", clip_id), part, ("--clip", clip_id, "--mirror")):
@@ -165,6 +173,11 @@ def test_from_videos_to_search(cli, videos, tmp_path, ray_address):
         (("run", "--db", "{tmp}/db", "--recompute", "--recompute", "look"), 2, "got 'all' and 'look'"),
         (("search", "--db", "{tmp}/db", "--mirror", "--no-mirror"), 2, "got --mirror and --no-mirror"),
         (("search", "--db", "{tmp}/db", "--text", "open", "--end-s", "3"), 2, "choose a part of --video"),
+        (
+            ("search", "--db", "{tmp}/db", "--where", "hand_left", "--by", "look"),
+            2,
+            "search with --by takes one or more",
+        ),
         (("search", "--db", "{tmp}/db", "--text", "open", "--stage-key", "tracks"), 2, "expected STAGE=KEY"),
         (("export", "lerobot", "--db", "{tmp}/db", "--out", "{tmp}/o", "--size", "91x90"), 2, "a side is odd"),
         (("train", "arm4r", "--db", "{tmp}/db", "--out", "{tmp}/o", "--set", "epoch=2"), 2, "did you mean epochs"),

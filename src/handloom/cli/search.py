@@ -96,15 +96,21 @@ def search(
     sheet: Annotated[Path | None, typer.Option(help="Write the results as pictures into this PNG.")] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Similar clips, best first."""
+    """Similar clips, best first; with --where alone, the clips that pass."""
     from handloom.io.remote import source_options_from
-    from handloom.pipelines.search import search_clips, why_nothing
+    from handloom.pipelines.search import list_clips, search_clips, why_nothing
 
     given = {"--text": words, "--clip": clip, "--video": video, "--image": image, "--trajectory": trajectory}
-    if all(value is None for value in given.values()):
+    listing = all(value is None for value in given.values())
+    of_queries: dict[str, Any] = {"--by": by, "--weights": weights, "--exact": exact, "--mirror": mirror}
+    of_queries |= {"--from-s": from_s, "--to-s": to_s, "--start-s": start_s or None, "--end-s": end_s, "--hz": hz}
+    of_queries |= {"--no-duplicates": no_duplicates}
+    asked = [name for name, value in of_queries.items() if value is not None and value is not False]
+    if listing and (where is None or asked):
         raise ConfigError(
-            f"search takes one or more of {', '.join(given)}, got none",
-            "--clip ID: clips like this one; --video FILE: like any video; --text WORDS: about this",
+            f"search{' with ' if asked else ''}{', '.join(asked)} takes one or more of {', '.join(given)}, got none",
+            "--clip ID: clips like this one; --video FILE: like any video; --text WORDS: about this; --where SQL alone "
+            "lists the clips that pass",
         )
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise ConfigError(f"--sheet {str(sheet)!r} is no .png file", "name a file that ends in .png")
@@ -113,7 +119,11 @@ def search(
     query |= {"start_s": start_s, "end_s": end_s, "hz": hz, "k": k, "where": where, "embodiment": embodiment.value}
     query |= {"stage_keys": stage_keys_of(stage_key), "duplicates": not no_duplicates}
     database = open_db(db)
-    hits = search_clips(database, sheet=sheet, source_options=source_options_from(os.environ), **query)
+    if listing and where is not None:
+        kept = {name: query[name] for name in ("k", "embodiment", "stage_keys")}
+        hits = list_clips(database, where, sheet=sheet, **kept)
+    else:
+        hits = search_clips(database, sheet=sheet, source_options=source_options_from(os.environ), **query)
     if json_:
         print(json.dumps(text.hits_json(hits)))
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -309,7 +310,8 @@ def hit(found) -> str:
     times = _times(found)
     captions = [_shortened(caption) for caption in found.more.values() if caption]
     words = words_of(found.narration, found.verb, found.noun) or " ".join(captions) or "-"
-    line = f"{found.score:8.4f}  {found.clip_id}  {times}  {words}  {found.video_uri}"
+    score = f"{'-':>8}" if math.isnan(found.score) else f"{found.score:8.4f}"
+    line = f"{score}  {found.clip_id}  {times}  {words}  {found.video_uri}"
     if found.match_start_s is not None:
         line += f"  at {found.match_start_s:.2f}-{found.match_end_s:.2f} s"
     if found.parts and found.parts.keys() != {"motion"}:
@@ -334,6 +336,7 @@ def hits_json(hits) -> dict[str, Any]:
     found = []
     for hit in hits:
         one = {name: value for name, value in vars(hit).items() if name != "more"}
+        one["score"] = None if math.isnan(hit.score) else hit.score
         one |= {"captions": dict(hit.more)} if hit.more else {}
         found.append(one | {"parts": {name: part._asdict() for name, part in hit.parts.items()}})
     facts = {"version": hits.version, "exact": hits.exact, "scoring": hits.scoring, "unused": dict(hits.unused)}
@@ -362,7 +365,10 @@ def search_notes(hits, by: list[str] | None) -> Iterator[str]:
         yield f"not used: {part}: {reason}"
     if hits.num_duplicates is not None:
         yield f"{plural(hits.num_duplicates, 'near-duplicate')} of better clips left out"
-    if hits:
+    if hits and hits.scoring == "listed":
+        more = f"; the first {len(hits)} are listed, -k lists more" if hits.num_with > len(hits) else ""
+        yield f"{plural(hits.num_with, 'clip passes', 'clips pass')} --where{more}"
+    elif hits:
         yield f"score: {_SCORES[hits.scoring]}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,7 +94,8 @@ def _row(db: Database, clip_id: str, version: int) -> dict[str, Any]:
 def _title(hit: Hit) -> str:
     parts = "   ".join(f"{name} {part.score:.3f}{_rank(part.rank)}" for name, part in hit.parts.items())
     times = "" if hit.match_start_s is None else f"   at {hit.match_start_s:.2f} to {hit.match_end_s:.2f} s"
-    return f"{hit.score:.4f}   {hit.clip_id}{times}   {parts}"
+    score = "" if math.isnan(hit.score) else f"{hit.score:.4f}   "
+    return f"{score}{hit.clip_id}{times}   {parts}"
 
 
 def _rank(rank: int | None) -> str:

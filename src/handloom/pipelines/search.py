@@ -1,4 +1,5 @@
-"""`handloom search`: clips like a text, a clip, a video, an image, a movement, or several of them."""
+"""`handloom search`: clips like a text, a clip, a video, an image, a movement, or several of them; or that pass a
+filter."""
 
 from __future__ import annotations
 
@@ -11,8 +12,11 @@ from handloom.retrieval.search import search
 from handloom.schemas.tables.stage_columns import caption_columns
 from handloom.store.embodiment import ALL, HUMAN, ROBOT, narrowed
 from handloom.store.filters import both
+from handloom.store.location import lance_errors
 from handloom.store.search.index import TEXT_COLUMNS
-from handloom.store.search.results import Hits
+from handloom.store.search.results import Hits, first_hits
+from handloom.store.search.scope import open_scope
+from handloom.store.stages.row_keys import StageKeys
 
 if TYPE_CHECKING:
     from handloom.draw.hits import Shown
@@ -40,6 +44,31 @@ def search_clips(db: Database, *, sheet: Path | None = None, **query: Any) -> Hi
         from handloom.draw.hits import write_hits  # OpenCV is not needed to search
 
         write_hits(db, hits, sheet, query.get("clip"), (query.get("from_s"), query.get("to_s")), _shown(db, query))
+    return hits
+
+
+def list_clips(
+    db: Database,
+    where: str,
+    *,
+    k: int = 10,
+    embodiment: str = HUMAN,
+    stage_keys: StageKeys = None,
+    sheet: Path | None = None,
+) -> Hits:
+    """The first `k` clips that pass a filter, as they are stored, as hits without a score (NaN); `Hits.num_with` counts
+    all that pass. Arguments, and errors, as of `search_clips`."""
+    scope = open_scope(
+        db, where=where, embodiment=embodiment, columns=(), exclude=(), version=None, stage_keys=stage_keys, compared=()
+    )
+    with lance_errors("list clips", db.location.table_uri("clips")):
+        hits = first_hits(scope.table, scope.where, k)
+    if not hits:
+        scope.check_demand()
+    if sheet is not None and hits:
+        from handloom.draw.hits import write_hits
+
+        write_hits(db, hits, sheet)
     return hits
 
 

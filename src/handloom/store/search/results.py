@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple, overload
 
 import lance
+import pyarrow as pa
 
+from handloom.store.filters import clause, filtered
+from handloom.store.retry import past_lost_indexes
 from handloom.store.search.copies import HIT_COLUMNS, rows_at
 from handloom.store.search.ranking import Scored
+
+LISTED = "listed"
+"""`Hits.scoring` of clips that were not compared with anything."""
 
 
 class Part(NamedTuple):
@@ -22,9 +30,9 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Hit:
-    """One clip found. score: that of the whole query (`Hits.scoring`), higher is better. parts: of each part of the
-    query by name; a part that says nothing of this clip is left out. match_start_s, match_end_s: where in the clip the
-    asked movement is, seconds of the video's clock; None where no times were asked for."""
+    """One clip found. score: that of the whole query (`Hits.scoring`), higher is better; NaN without a query. parts: of
+    each part of the query by name; a part that says nothing of this clip is left out. match_start_s, match_end_s: where
+    in the clip the asked movement is, seconds of the video's clock; None where no times were asked for."""
 
     clip_id: str
     score: float
@@ -47,8 +55,8 @@ class Hits(Sequence[Hit]):
     """Clips found, best first. version: of `clips`, to pin what was searched. exact: every clip that passes the filter
     was compared. num_with, num_without: clips that pass the filter and have the embedding, or lack it; None: not
     counted (words, an approximate index, several parts). scoring: what `Hit.score` is: `cosine`, `motion`, `bm25`,
-    `moment`, `arvrm`; `rrf` or `weights` where several parts were combined. unused: parts that could not be used, and
-    why.
+    `moment`, `arvrm`; `rrf` or `weights` where several parts were combined; `listed` without a query, where `num_with`
+    counts all that pass. unused: parts that could not be used, and why.
     num_duplicates: near-duplicates of better hits, left out; None: they were not asked to be.
     """
 
@@ -73,6 +81,23 @@ class Hits(Sequence[Hit]):
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)
+
+
+def first_hits(table: lance.LanceDataset, where: str | None, k: int) -> Hits:
+    """The first `k` clips that pass a filter, as they are stored: `num_with` counts all that pass, scores are NaN.
+
+    Raises ConfigError for a filter that Lance cannot use.
+    """
+
+    def read(use_indexes: bool) -> tuple[pa.Table, int]:
+        scan = partial(table.scanner, filter=clause(where), with_row_id=True, use_scalar_index=use_indexes)
+        return scan(columns=["clip_id"], limit=k).to_table(), scan(columns=[]).count_rows()
+
+    with filtered(where, table):
+        rows, num = past_lost_indexes(table.uri, read)
+    pairs = zip(rows.column("clip_id").to_pylist(), rows.column("_rowid").to_pylist(), strict=True)
+    first = [Scored(math.nan, clip_id, row_id) for clip_id, row_id in pairs]
+    return Hits(read_hits(table, first, (), {}), table.version, num_with=num, scoring=LISTED)
 
 
 def read_hits(
