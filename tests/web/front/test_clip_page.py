@@ -303,3 +303,14 @@ def test_it_fits_and_can_be_read(browser, address, width):
                 for part in ("html", "main"):
                     assert page.locator(part).evaluate("one => one.scrollWidth <= one.clientWidth"), part
                 assert faults_of(page) == []
+
+
+def test_a_page_that_is_left_gives_its_3d_back(browser, address):
+    """Browsers have 16 such contexts: of more, the oldest is taken away with a warning, which fails this test."""
+    with opened(browser, address, f"/clip/{quote(FULL.clip_id, safe='')}") as page:
+        for _ in range(10):
+            for words in ("dataset", "search"):
+                page.locator(".clip-space canvas[data-frame]").wait_for()
+                page.get_by_role("link", name=words, exact=False).first.click()
+                page.locator(".clip-page").wait_for(state="detached")
+                page.go_back()

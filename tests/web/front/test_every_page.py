@@ -166,6 +166,34 @@ def test_help_and_words(browser, address):
         until(page, "document.querySelector('.card-title')?.textContent === 'open drawer 4'")
 
 
+ODD = ("a/b:0-1", "?x=1&y#z", "100%25 %2F", 'it\'s "quoted"', "<b>id</b>", "שלום 🙂\u202eabc", "a+b c", "x..", "é" * 120)
+
+
+@pytest.mark.slow
+def test_links_lead_to_clips_with_any_id_and_any_text(browser, tmp_path):
+    """The address opens the same clip again, and long words leave the page as wide as the window."""
+    words = "\u202e" + "long " * 2000 + "\t\x1b[31m <i>x</i> 🙂"
+    clips = [gallery_clip(n, clip_id=one, narration=words, verb=one, noun=one) for n, one in enumerate(ODD)]
+    with served(gallery_db(tmp_path / "db", clips)) as at, opened(browser, at) as page:
+        page.locator(".card").nth(len(ODD) - 1).wait_for()
+        links = page.eval_on_selector_all(
+            ".card a[href^='/clip/']", "all => [...new Set(all.map((one) => one.getAttribute('href')))]"
+        )
+        assert len(links) == len(ODD)
+        seen = set()
+        for link in links:
+            page.locator(f'.card a[href="{link}"]').first.click()
+            page.locator(".clip-top .mono").first.wait_for()
+            seen.add(page.locator(".clip-top .mono").first.text_content())
+            page.reload()
+            page.locator(".clip-top .mono").first.wait_for()
+            assert page.locator(".clip-top .mono").first.text_content() in seen
+            until(page, "document.documentElement.scrollWidth <= innerWidth")
+            page.goto(at)
+            page.locator(".card").first.wait_for()
+        assert seen == set(ODD)
+
+
 @pytest.mark.slow
 def test_a_server_that_was_ended_and_started_again(browser, tmp_path):
     """The page says that it is away, goes on by itself with the newest version, and what was typed is still there."""
@@ -175,6 +203,7 @@ def test_a_server_that_was_ended_and_started_again(browser, tmp_path):
     with served(db, judging=True) as at:
         context = browser.new_context()
         page = context.new_page()
+        page.on("dialog", lambda dialog: dialog.accept())  # whether it may be left
         page.goto(f"{at}/clip/{quote(clip_id, safe='')}")
         note = page.get_by_label("Note")
         until(page, "document.querySelector('textarea')?.value === 'an earlier note'")

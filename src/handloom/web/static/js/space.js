@@ -101,12 +101,13 @@ export class Space {
 export function useSpace(make, deps) {
   const canvas = useRef(null);
   const bar = useRef(null);
-  const held = useMemo(() => ({ space: null }), []);
+  const held = useMemo(() => ({ space: null, canvas: null }), []);
   const [failed, setFailed] = useState("");
   useEffect(() => {
     if (!canvas.current) return undefined;
     try {
       held.space = make(canvas.current, bar.current, setFailed);
+      held.canvas = canvas.current;
     } catch (error) {
       setFailed(error.message);
       return undefined;
@@ -116,6 +117,9 @@ export function useSpace(make, deps) {
       held.space = null;
     };
   }, deps);
+  // Once the page is left: a browser has 16 contexts, frees them late, and takes the oldest away before. After `close`, as the canvas may
+  // get another space until then, and a lost context never comes back.
+  useEffect(() => () => loseContext(held.canvas), []);
   return { canvas, bar, space: () => held.space, failed };
 }
 
@@ -136,14 +140,17 @@ export function shownColor(text) {
   return new Color(text.trim().replace(/(\d) (?=\d)/g, "$1,") || "#888888").convertLinearToSRGB();
 }
 
+const loseContext = (canvas) => canvas?.getContext("webgl2")?.getExtension("WEBGL_lose_context")?.loseContext();
+
 let known;
 /** What draws 3D here: `hardware`, `software` (the processor, for want of a graphics chip), or null: nothing. */
 function graphics() {
   if (known === undefined) {
-    const context = document.createElement("canvas").getContext("webgl2");
+    const canvas = document.createElement("canvas");
+    const context = canvas.getContext("webgl2");
     const about = context?.getExtension("WEBGL_debug_renderer_info");
     const name = about ? context.getParameter(about.UNMASKED_RENDERER_WEBGL) : "";
-    context?.getExtension("WEBGL_lose_context")?.loseContext();
+    loseContext(canvas);
     known = !context ? null : /swiftshader|llvmpipe|software|basic render/i.test(name) ? "software" : "hardware";
   }
   return known;
