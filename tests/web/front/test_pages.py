@@ -55,12 +55,40 @@ def test_the_page_has_no_inline_script_or_style():
         assert (STATIC / source).is_file() or source in {"clip.css", "dataset.css"}, source
 
 
+VENDOR = ("../vendor/handloom-vendor.js", "../vendor/handloom-three.js")
+
+
 def test_pages_import_only_each_other_and_the_built_libraries():
     for path in PAGES:
         for name in re.findall(r"""from "([^"]+)";""", path.read_text()) if path.suffix == ".js" else ():
-            assert name == "../vendor/handloom-vendor.js" or (
-                name.startswith("./") and (path.parent / name).is_file()
-            ), (path, name)
+            assert name in VENDOR or (name.startswith("./") and (path.parent / name).is_file()), (path, name)
+
+
+def test_what_pages_import_of_the_libraries_is_built():
+    """A module that names something else is not loaded, and its page stays empty."""
+    sources = dict(zip(VENDOR, ("vendor.js", "three.js"), strict=True))
+    for path in PAGES:
+        for names, vendor in re.findall(r"""import \{([^}]*)\} from "(\.\./vendor/[^"]+)";""", path.read_text()):
+            built = set(re.findall(r"\w+", (WEB / "front" / sources[vendor]).read_text()))
+            assert {name.split()[0] for name in names.split(",") if name.strip()} <= built, path.name
+
+
+def reached(name: str) -> set[str]:
+    """The modules that a page loads before it shows anything."""
+    found, queue = {name}, [name]
+    while queue:
+        text = (STATIC / "js" / queue.pop()).read_text()
+        new = set(re.findall(r"""from "\./([^"]+)";""", text)) - found
+        found |= new
+        queue += new
+    return found
+
+
+@pytest.mark.parametrize("name", ["main.js", "search.js", "dataset.js", "episodes.js"])
+def test_pages_without_3d_do_not_load_it(name):
+    """It is 130 kB of 200: a second of a slow network."""
+    assert not [one for one in reached(name) if VENDOR[1] in (STATIC / "js" / one).read_text()]
+    assert [one for one in reached("clip.js") if VENDOR[1] in (STATIC / "js" / one).read_text()]
 
 
 def test_every_key_is_in_the_table_that_help_shows():

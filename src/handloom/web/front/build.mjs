@@ -1,11 +1,11 @@
-// Bundles vendor.js into a folder, with the licences. The same packages (package-lock.json) give the same bytes.
+// Bundles vendor.js and three.js into a folder, with the licences. The same packages (package-lock.json) give the same bytes.
 import { readFileSync, writeFileSync } from "node:fs";
 import { build } from "esbuild";
 
 const out = process.argv[2] ?? "../static/vendor";
 await build({
-  entryPoints: ["vendor.js"],
-  outfile: `${out}/handloom-vendor.js`,
+  entryPoints: { "handloom-vendor": "vendor.js", "handloom-three": "three.js" },
+  outdir: out,
   bundle: true,
   format: "esm",
   minify: true,

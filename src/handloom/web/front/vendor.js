@@ -1,45 +1,5 @@
-// What the pages import from ../static/vendor/handloom-vendor.js, and nothing else of these libraries.
+// What all pages import from ../static/vendor/handloom-vendor.js, and nothing else of these libraries.
 export { h, render, Fragment, createRef } from "preact";
 export { useState, useEffect, useLayoutEffect, useMemo, useRef, useCallback, useReducer } from "preact/hooks";
 export { signal, computed, effect, batch, useSignal, useComputed, useSignalEffect } from "@preact/signals";
 export { html } from "htm/preact";
-export {
-  AmbientLight,
-  ArrowHelper,
-  AxesHelper,
-  BoxGeometry,
-  BufferAttribute,
-  BufferGeometry,
-  CameraHelper,
-  Color,
-  DirectionalLight,
-  DynamicDrawUsage,
-  EdgesGeometry,
-  Float32BufferAttribute,
-  GridHelper,
-  Group,
-  InstancedMesh,
-  Line,
-  LineBasicMaterial,
-  LineLoop,
-  LineSegments,
-  Matrix3,
-  Matrix4,
-  Mesh,
-  MeshBasicMaterial,
-  MeshStandardMaterial,
-  Object3D,
-  OrthographicCamera,
-  PerspectiveCamera,
-  Points,
-  PointsMaterial,
-  Quaternion,
-  Raycaster,
-  Scene,
-  SphereGeometry,
-  SRGBColorSpace,
-  Vector2,
-  Vector3,
-  WebGLRenderer,
-} from "three";
-export { OrbitControls } from "three/addons/controls/OrbitControls.js";

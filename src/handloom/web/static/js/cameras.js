@@ -1,5 +1,5 @@
 // Where a clip's camera is and what it sees: poses, the frame in which things are shown, the pyramid of its image, points lifted by their depth.
-import { Matrix4, Quaternion, Vector3 } from "../vendor/handloom-vendor.js";
+import { Matrix4, Quaternion, Vector3 } from "../vendor/handloom-three.js";
 
 export const FLIP = new Matrix4().makeScale(1, -1, -1); // x right, y down, z forward of handloom to y up, z backward of three
 

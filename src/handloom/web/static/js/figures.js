@@ -1,7 +1,8 @@
 // Figures in a 3D view: a hand of sticks with the way of its wrist, figures of lines (a body, a true hand), boxes of things.
 import {
-  BoxGeometry, EdgesGeometry, InstancedMesh, Line, LineBasicMaterial, LineSegments, Matrix4, MeshBasicMaterial, Points, PointsMaterial, Quaternion, Vector3,
-} from "../vendor/handloom-vendor.js";
+  BoxGeometry, EdgesGeometry, InstancedMesh, Line, LineBasicMaterial, LineSegments, Matrix4, MeshBasicMaterial, Points, PointsMaterial, Quaternion,
+  Vector3,
+} from "../vendor/handloom-three.js";
 import { NUM_KEYPOINTS, SKELETON, thingColor } from "./overlay.js";
 import { moving, setPlaces, shownColor } from "./space.js";
 

@@ -166,6 +166,7 @@ function skip(event) {
   document.getElementById("main").focus();
 }
 
+PAGES[route(place.value.path).page]?.().catch(() => {}); // beside the first request; who shows it tells what is wrong
 startRouter();
 startKeys();
 render(html`<${App} />`, document.getElementById("app"));

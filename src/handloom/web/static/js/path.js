@@ -1,5 +1,6 @@
 // The way of the end effector, and of the places of things, in 3D on the page's clock; axes and a scale bar.
-import { html, Line, LineBasicMaterial, Points, PointsMaterial, useMemo, useRef, Vector3 } from "../vendor/handloom-vendor.js";
+import { Line, LineBasicMaterial, Points, PointsMaterial, Vector3 } from "../vendor/handloom-three.js";
+import { html, useMemo, useRef } from "../vendor/handloom-vendor.js";
 import { useLive } from "./clock.js";
 import { thingColor } from "./overlay.js";
 import { indexAt } from "./row.js";

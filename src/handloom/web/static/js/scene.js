@@ -1,5 +1,6 @@
 // A clip in 3D on the page's clock: hands, a body, tracks, held things, the camera and its path, and the truth where it is known.
-import { BufferAttribute, html, Line, LineBasicMaterial, LineSegments, Matrix4, Points, PointsMaterial, useEffect, Vector3 } from "../vendor/handloom-vendor.js";
+import { BufferAttribute, Line, LineBasicMaterial, LineSegments, Matrix4, Points, PointsMaterial, Vector3 } from "../vendor/handloom-three.js";
+import { html, useEffect } from "../vendor/handloom-vendor.js";
 import { cameraPoses, FLIP, frustumLines, hasAny, isInWorld, lifter, placesOf, posesOf, upright } from "./cameras.js";
 import { useLive } from "./clock.js";
 import { dashedWay, handAt, HandFigure, LineFigure, thingBoxes } from "./figures.js";

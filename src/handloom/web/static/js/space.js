@@ -1,8 +1,9 @@
 // A view in 3D: one canvas with a camera that the reader turns, a scale bar, the page's colours; drawn only when something changes.
 import {
-  BufferAttribute, BufferGeometry, Color, DynamicDrawUsage, Group, html, LineBasicMaterial, LineSegments, OrbitControls, PerspectiveCamera,
-  Scene, useEffect, useMemo, useRef, useState, WebGLRenderer,
-} from "../vendor/handloom-vendor.js";
+  BufferAttribute, BufferGeometry, Color, DynamicDrawUsage, Group, LineBasicMaterial, LineSegments, OrbitControls, PerspectiveCamera, Scene,
+  WebGLRenderer,
+} from "../vendor/handloom-three.js";
+import { html, useEffect, useMemo, useRef, useState } from "../vendor/handloom-vendor.js";
 import { roundStep } from "./timeplane.js";
 
 const [SLOW_MS, REST_MS] = [500, 120]; // without a graphics chip: longest time between two draws, and how long the clock rests before one
