@@ -172,7 +172,7 @@ def test_from_videos_to_search(cli, videos, tmp_path, ray_address):
         ),
         (("run", "--db", "{tmp}/db", "--recompute", "--recompute", "look"), 2, "got 'all' and 'look'"),
         (("search", "--db", "{tmp}/db", "--mirror", "--no-mirror"), 2, "got --mirror and --no-mirror"),
-        (("search", "--db", "{tmp}/db", "--text", "open", "--end-s", "3"), 2, "choose a part of --video"),
+        (("search", "--db", "{tmp}/db", "--text", "open", "--end-s", "3"), 2, "choose a part of a video"),
         (
             ("search", "--db", "{tmp}/db", "--where", "hand_left", "--by", "look"),
             2,

@@ -511,6 +511,22 @@ def tracked_files() -> list[Path]:
     return [REPOSITORY / name for name in listed.stdout.split("\0") if name]
 
 
+def test_rooms_that_pages_read_speak_no_flags():
+    """Their errors are shown by pages and in Python too: a flag stands only in a whole command, in backticks."""
+    named = re.compile(r"(?<![\w-])--[a-z]")
+    rooms = [*(PACKAGE / "retrieval").rglob("*.py"), *(PACKAGE / "store" / "search").rglob("*.py")]
+    rooms += [PACKAGE / "store" / "filters.py", *(PACKAGE / "web").rglob("*.py")]
+    for path in set(rooms) - {PACKAGE / "web" / "serving.py"}:  # the command itself
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        joined = {node: [one for one in ast.walk(node)] for node in nodes if isinstance(node, ast.JoinedStr)}
+        inner = {one for parts in joined.values() for one in parts[1:]}
+        alone = {node: [node] for node in nodes if isinstance(node, ast.Constant) and node not in inner}
+        for text, parts in (joined | alone).items():
+            words = "".join(str(one.value) for one in parts if isinstance(one, ast.Constant))
+            found = named.search(re.sub(r"`[^`]*`", "", words))
+            assert not found, f"{path.relative_to(PACKAGE)}:{text.lineno}: {words}"
+
+
 def test_no_path_of_a_machine_is_in_the_repository():
     """Nor of a home folder: what is written for one machine does not run on another."""
     homes = rb"(?<![\w.])/(?:home|Users)/(?!user\b|you\b|ray\b)[a-z]\w*|"

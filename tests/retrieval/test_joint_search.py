@@ -204,7 +204,7 @@ def test_trajectory_files(db, tmp_path):
     for name in ("number.npy", "huge.npy", "open.npy", "hand.npz"):
         with pytest.raises(ConfigError, match="shape" if name == "number.npy" else "cannot be read"):
             db.search(trajectory=tmp_path / name, hz=None if name == "hand.npz" else 10.0)
-    with pytest.raises(ConfigError, match="has times, and --hz is given"):
+    with pytest.raises(ConfigError, match="has times, and hz is given"):
         db.search(trajectory=tmp_path / "both.npz", hz=5.0)
     with pytest.raises(ConfigError, match="holds no arrays"):
         db.search(trajectory=([[1], [1, 2]], [0, 1]))
@@ -261,8 +261,8 @@ def test_bad_input_is_refused_with_what_to_do(db, tmp_path):
         ({"clip": one, "from_s": 1, "to_s": 1.05}, "holds 1 frame of"),
         ({"clip": ids(21)[0], "from_s": 1, "to_s": 3}, "no hand is seen in .* .1 to 3 s"),
         ({"text": "open", "from_s": 1, "to_s": 2}, "one clip or one video"),
-        ({"clip": one, "start_s": 1.0}, "--start-s"),
-        ({"text": "open", "mirror": True}, "--mirror compares motion"),
+        ({"clip": one, "start_s": 1.0}, "start_s"),
+        ({"text": "open", "mirror": True}, "mirror compares motion"),
         ({"video": str(tmp_path / "absent.mp4")}, "hint: check the path"),
         ({"video": str(tmp_path)}, "hint: name one whole video file"),
         ({"image": text}, "is no image|no embedding_look"),
@@ -273,8 +273,8 @@ def test_bad_input_is_refused_with_what_to_do(db, tmp_path):
         ({"text": "!? \U0001f525"}, "has no word"),
         ({"text": "push \udcff"}, "no UTF-8 text"),
         ({"text": b"push"}, "which is no text"),
-        ({"clip": one, "meaning": False}, "--exact is about --text"),
-        ({"clip": one, "hz": 10.0}, "--hz is the rate of --trajectory"),
+        ({"clip": one, "meaning": False}, "is about a text"),
+        ({"clip": one, "hz": 10.0}, "hz is the rate of a trajectory"),
         ({"text": "open", "exclude": one}, f"exclude='{one}': expected a list"),
         ({"text": "open", "columns": "verb"}, "columns='verb': expected a list"),
         ({"vector": "abc", "by": "own"}, "holds no numbers"),

@@ -95,7 +95,8 @@ def test_what_cannot_be_searched(db):
     with pytest.raises(StoreError, match="has no gripper embedding"):
         db.search(clip=ids(11)[0], by="gripper")
     with pytest.raises(
-        ConfigError, match=r"--by gripper with --video: no stage of the database.s settings writes embedding_gripper"
+        ConfigError,
+        match=r"a video cannot be compared by gripper: no stage of the database.s settings writes embedding_gripper",
     ):
         search_clips(db, video="/nowhere.mp4", by="gripper")
     with pytest.raises(ConfigError, match="no embedding 'griper'"):

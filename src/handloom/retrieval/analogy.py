@@ -57,7 +57,7 @@ def arvrm_part(scope: Scope, clip: str, name: str) -> PartQuery:
         rows = {**rows, **asked}
         if len(rows) > MAX_CLIPS:
             problem = f"{len(rows)} clips pass, and AR-VRM's similarity compares at most {MAX_CLIPS}, all of them"
-            raise ConfigError(problem, "narrow it with --where, or search by text and look")
+            raise ConfigError(problem, "narrow it with a filter, or search by text and look")
         seen = _seen(scope, {id_: key for id_, (key, _, _) in rows.items()})
         whole = ClipFeatures(tuple(rows), np.stack([text for _, text, _ in rows.values()]), seen)
         (own,) = asked
@@ -106,7 +106,7 @@ def _seen(scope: Scope, keys: dict[str, str]) -> NDArray[np.float16]:
     lacking = [id_ for id_ in keys if id_ not in kept]
     if len(lacking) > MAX_NEW_CLIPS:
         problem = f"the images of {len(lacking)} clips are not encoded yet, more than {MAX_NEW_CLIPS} in one search"
-        hint = "narrow it with --where, part by part: what a search has encoded is kept for the next one"
+        hint = "narrow it with a filter, part by part: what a search has encoded is kept for the next one"
         raise ConfigError(problem, hint)
     if lacking:
         level = logging.WARNING if len(lacking) > SILENT_CLIPS else logging.INFO

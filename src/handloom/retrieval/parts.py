@@ -78,28 +78,28 @@ class Asked:
         moving = {"clip", "video", "trajectory"} & set(self.sources)
         if self.mirror and (not moving or (moving != {"trajectory"} and DEFAULT_BY not in self.names())):
             raise ConfigError(
-                "--mirror compares motion: it goes with --by motion and --clip or --video, or with --trajectory"
+                "mirror compares motion: it goes with a clip or a video compared by motion, or with a trajectory"
             )
         if self.hz is not None and self.trajectory is None:
-            raise ConfigError("--hz is the rate of --trajectory, and there is none", "leave it out")
+            raise ConfigError("hz is the rate of a trajectory, and there is none", "leave it out")
         ranged = {"clip", "video"} & set(self.sources)
         if self.has_range and len(ranged) != 1:
             what = " and ".join(sorted(ranged)) or "neither"
             raise ConfigError(f"a range goes with one clip or one video, got {what}", "give one of them, or no range")
         if (self.start_s or self.end_s is not None) and self.video is None:
             raise ConfigError(
-                f"--start-s and --end-s choose a part of --video, got {', '.join(self.sources) or 'text'}",
-                "leave them out; --from-s and --to-s choose a part of --clip",
+                f"start_s and end_s choose a part of a video, got {', '.join(self.sources) or 'text'}",
+                "leave them out; from_s and to_s choose a part of a clip",
             )
         if (self.start_s or self.end_s is not None) and self.has_range:
             raise ConfigError(
-                "--start-s, --end-s and --from-s, --to-s are given",
-                "--from-s, --to-s: find when such a piece is in other clips; --start-s, --end-s: compare it whole",
+                "start_s, end_s and from_s, to_s are given",
+                "from_s, to_s: find when such a piece is in other clips; start_s, end_s: compare it whole",
             )
         if self.vectors is not None and len(self.names()) > 1:
             raise ConfigError(f"vectors are of one embedding, by has {', '.join(self.by)}", "search by one")
         if ARVRM in self.by and (self.sources != ["clip"] or len(self.by) > 1 or self.has_range or self.mirror):
-            raise ConfigError(f"by {ARVRM} compares a whole clip, alone", "give --clip ID --by arvrm")
+            raise ConfigError(f"by {ARVRM} compares a whole clip, alone", "give one clip, by arvrm")
 
 
 def vector_parts(scope: Scope, asked: Asked) -> dict[str, Callable[[], PartQuery]]:
@@ -193,10 +193,10 @@ class _Source:
         if not there and by == DEFAULT_BY:
             raise NoPart(
                 f"{self._what(origin)} has no motion embedding: no hand and no track is visible in two frames in a row",
-                "try --by appearance",
+                "try by appearance",
             )
         if not there:
-            raise NoPart(f"{self._what(origin)} has no {by} embedding: its stage gives none", "try --by motion")
+            raise NoPart(f"{self._what(origin)} has no {by} embedding: its stage gives none", "try by motion")
         return there
 
     def _stored(self, by: str) -> NDArray[np.floating[Any]]:

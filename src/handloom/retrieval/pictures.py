@@ -36,16 +36,16 @@ def read_image(given: str | Path | NDArray[np.uint8]) -> NDArray[np.uint8]:
         size = path.stat().st_size
         data = path.read_bytes() if size <= MAX_IMAGE_BYTES else b""
     except OSError as error:
-        raise ConfigError(f"--image {path} cannot be read: {error.strerror or error}", "name an image file") from error
+        raise ConfigError(f"the image {path} cannot be read: {error.strerror or error}", "give an image") from error
     if size > MAX_IMAGE_BYTES:
-        raise ConfigError(f"--image {path} has {size} bytes, more than {MAX_IMAGE_BYTES}", "name an image file")
+        raise ConfigError(f"the image {path} has {size} bytes, more than {MAX_IMAGE_BYTES}", "name an image file")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     except cv2.error as error:  # more pixels than OpenCV reads
-        raise ConfigError(f"--image {path} cannot be read: {error.err}", "make it smaller") from error
+        raise ConfigError(f"the image {path} cannot be read: {error.err}", "make it smaller") from error
     if image is None:
-        hint = "a JPEG, PNG, WebP, BMP or TIFF file; a video goes with --video"
-        raise ConfigError(f"--image {path} is no image that can be read ({size} bytes)", hint)
+        hint = "a JPEG, PNG, WebP, BMP or TIFF file; a video is searched by as a video"
+        raise ConfigError(f"the image {path} is no image that can be read ({size} bytes)", hint)
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
@@ -106,7 +106,7 @@ def stored_frames(piece: dict[str, Any]) -> NDArray[np.uint8]:
     """Up to 8 stored frames of a piece of a clip, evenly spread. Raises NoPart if the clip stores none."""
     jpegs = piece.get("frame_jpeg")
     if not jpegs:
-        hint = "run with --set frames.store=true, or compare whole clips"
+        hint = "`handloom run --set frames.store=true` stores them; or compare whole clips"
         raise NoPart(f"clip {piece['clip_id']} stores no frames, so a part of it has no look", hint)
     return np.stack([decode_jpeg(jpegs[i]) for i in strip_indices(len(jpegs), FRAMES)])
 

@@ -157,7 +157,7 @@ def _check(asked: Asked, k: int, meaning: bool, lists: Mapping[str, Sequence[str
     if asked.text is not None:
         check_text(asked.text)
     elif not meaning:
-        raise ConfigError("--exact is about --text, and there is none", "leave it out, or give a text")
+        raise ConfigError("meaning=False (exact) is about a text, and there is none", "leave it out, or give a text")
     if asked.text is None and not asked.has_source():
         raise ConfigError(
             "search takes at least one of text, clip, video, image, trajectory and vector, got none",

@@ -32,7 +32,7 @@ QUERY_HINTS = {
     "fetch_failed": "check the address, the network and your credentials",
     "uri_refused": "fetch the video yourself, and name the file",
     "bad_range": "the start comes before the end, both in seconds of the video's own clock",
-    "outside_video": "choose times inside the video (--start-s and --end-s may be left out for the whole)",
+    "outside_video": "choose times inside the video (start_s and end_s may be left out for the whole)",
 }
 MOVEMENT = ("probe", "hands_2d", "hands_3d", "tracks", "motion_steps")
 """Stages whose columns a movement is made of."""
@@ -159,7 +159,7 @@ def opened(
     decoder: Decoder | None = None,
 ) -> Iterator[DecodedClip]:
     """The part of a video, decoded as the settings say, or by a decoder of the caller's, which stays open. Errors
-    inside are raised as ConfigError about --video."""
+    inside are raised as ConfigError about the video."""
     query = Clip("query", "query", Path(video).stem, video, start_s, end_s)
     own = decoder_of(settings, source_options) if decoder is None else decoder
     items = own.stream([query])
@@ -170,7 +170,7 @@ def opened(
         yield item
     except HandloomError as error:
         hint = QUERY_HINTS.get(error.reason, OTHER_HINT) if isinstance(error, ClipError) else error.hint
-        raise ConfigError(f"--video {video}: {error.problem}", hint) from error
+        raise ConfigError(f"the video {video}: {error.problem}", hint) from error
     finally:
         items.close()  # first: its thread may be in the middle of a clip that nobody reads any more
         if decoder is None:
@@ -217,8 +217,8 @@ def _writers(db: Tables, graph: StageGraph, by: Collection[str]) -> Sequence[str
             raise ConfigError(no_embedding(name, table.schema))
         if not writers:
             raise ConfigError(
-                f"--by {name} with --video: no stage of the database's settings writes {column}",
-                "--clip ID compares with a clip of the table; or `handloom run` with the stage in [stages.NAME]",
+                f"a video cannot be compared by {name}: no stage of the database's settings writes {column}",
+                "compare with a clip of the table; or `handloom run` with the stage in [stages.NAME]",
             )
         found += writers
     return found

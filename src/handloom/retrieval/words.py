@@ -188,7 +188,7 @@ def text_vector(scope: Scope, name: str, text: str) -> NDArray[np.float32]:
     stage = settings_of(scope.db).stages.get(name)
     if stage is None:
         problem = f"the embedding {name} compares no texts"
-        raise NoPart(problem, "give a clip, a video or an image as well, or leave --by out")
+        raise NoPart(problem, "give a clip, a video or an image as well, or leave `by` out")
     from handloom.stages.learned.texts import text_encoder
 
     try:

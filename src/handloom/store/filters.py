@@ -25,7 +25,7 @@ def members_of(schema: pa.Schema) -> list[str]:
 def _refused(where: str, schema: pa.Schema, error: Exception) -> ConfigError:
     """Why Lance cannot use a filter, with the nearest names where it has found an unknown one."""
     if (name := unknown_column(error)) == "clip_id" and "judged" in where.lower():
-        problem = f"--where {where!r} cannot be used: clips are judged, and rows of this table have no `clip_id`"
+        problem = f"the filter {where!r} cannot be used: clips are judged, and rows of this table have no `clip_id`"
         return ConfigError(problem, f"a condition on its columns: {', '.join(schema.names)}")
     if (member := unknown_member(error)) is not None and (column := _struct_without(where, schema, member)) is not None:
         return _unknown_member(where, column, member)
@@ -34,7 +34,8 @@ def _refused(where: str, schema: pa.Schema, error: Exception) -> ConfigError:
     reason = first_words(error)
     reason = reason[reason.find("sql parser error") :] if "sql parser error" in reason else reason
     return ConfigError(
-        f"--where {where!r} cannot be used: {reason}", f"an SQL condition on these columns: {', '.join(schema.names)}"
+        f"the filter {where!r} cannot be used: {reason}",
+        f"an SQL condition on these columns: {', '.join(schema.names)}",
     )
 
 
@@ -47,7 +48,7 @@ def _struct_without(where: str, schema: pa.Schema, member: str) -> pa.Field | No
 def _unknown_member(where: str, column: pa.Field, member: str) -> ConfigError:
     names = [part.name for part in column.type]
     return ConfigError(
-        f"--where {where!r} cannot be used: {column.name} has no member {member!r}{_near(member, names)}",
+        f"the filter {where!r} cannot be used: {column.name} has no member {member!r}{_near(member, names)}",
         f"{column.name} holds {', '.join(names)}",
     )
 
@@ -63,7 +64,7 @@ def _unknown_column(where: str, word: str, schema: pa.Schema) -> ConfigError:
     hint = "docs/tables.md has every column, `handloom stages --json` those of your own stages"
     if is_value or not near:
         hint = f"{quotes}; {hint}"
-    return ConfigError(f"--where {where!r} cannot be used: there is no column {word!r}{near}", hint)
+    return ConfigError(f"the filter {where!r} cannot be used: there is no column {word!r}{near}", hint)
 
 
 def _unknown_stage(where: str, stage: str, schema: pa.Schema) -> ConfigError:
@@ -71,17 +72,17 @@ def _unknown_stage(where: str, stage: str, schema: pa.Schema) -> ConfigError:
     if not stages and "hand_visible" not in schema.names:
         problem = "rows of `clips` have keys of stages, and this filter is on another table"
         return ConfigError(
-            f"--where {where!r} cannot be used: {problem}",
+            f"the filter {where!r} cannot be used: {problem}",
             f"a condition on its columns: {', '.join(schema.names)}",
         )
     if not stages:
         return ConfigError(
-            f"--where {where!r} cannot be used: the table has no keys of stages",
+            f"the filter {where!r} cannot be used: the table has no keys of stages",
             "rows of `clips` have them; to a table that handloom before 0.4 made, the next `handloom run` adds them, "
             "without extracting anything again",
         )
     return ConfigError(
-        f"--where {where!r} cannot be used: there is no stage {stage!r}{_near(stage, stages)}",
+        f"the filter {where!r} cannot be used: there is no stage {stage!r}{_near(stage, stages)}",
         f"stages of this table: {', '.join(stages)}",
     )
 
@@ -141,7 +142,7 @@ def _with_key_columns(where: str) -> str:
             return found[0]  # text, or a comment
         name = _NAME.fullmatch(found["stage"].strip())
         if name is None:
-            problem = f"--where {where!r} cannot be used: {found[0]!r} does not name a stage in quotes"
+            problem = f"the filter {where!r} cannot be used: {found[0]!r} does not name a stage in quotes"
             raise ConfigError(problem, "stage_key('hands_2d'); docs/tables.md has the stages")
         return f"`{key_column(name[1] or name[2])}`"
 
@@ -161,11 +162,11 @@ def with_judged(where: str | None, ids_of: Callable[..., Collection[str]]) -> st
         if found["given"] is None:
             return found[0]  # text, or a comment
         if not _TEXTS.fullmatch(found["given"]):
-            problem = f"--where {where!r} cannot be used: {found[0]!r} holds something else than texts in quotes"
+            problem = f"the filter {where!r} cannot be used: {found[0]!r} holds something else than texts in quotes"
             raise ConfigError(problem, "judged('good'), judged('bad'), judged('bad', 'REASON'), or judged() for all")
         texts = [text[1:-1].replace(text[0] * 2, text[0]) for text in re.findall(_TEXT, found["given"])]
         if len(texts) > 2:
-            problem = f"--where {where!r} cannot be used: {found[0]!r} takes at most a verdict and a reason"
+            problem = f"the filter {where!r} cannot be used: {found[0]!r} takes at most a verdict and a reason"
             raise ConfigError(problem, "judged('bad', 'REASON')")
         ids = sorted(ids_of(*texts))
         return in_list("clip_id", ids) if ids else "(false AND clip_id IS NULL)"  # of a table without ids an error
@@ -183,21 +184,21 @@ def clause(where: str | None) -> str | None:
     if where is None:
         return None
     if not is_utf8(where):
-        raise ConfigError(f"--where {where!r} cannot be used: it is no UTF-8 text", "type it in a terminal with UTF-8")
+        raise ConfigError(f"the filter {where!r} cannot be used: it is no UTF-8 text", "write it as UTF-8")
     depth, bare = 0, _STRINGS.sub("''", where)
     code = _COMMENTS.sub("", bare)
     if (found := _PLACEHOLDERS.search(code)) is not None:
-        problem = f"--where {where!r} cannot be used: {found[0]!r} is a placeholder, expected a value"
+        problem = f"the filter {where!r} cannot be used: {found[0]!r} is a placeholder, expected a value"
         raise ConfigError(problem, "write the value itself; text stands in single quotes")
     if (found := _PREFIXED.search(code)) is not None:
-        problem = f"--where {where!r} cannot be used: there is {found[0]!r} before a text in quotes"
+        problem = f"the filter {where!r} cannot be used: there is {found[0]!r} before a text in quotes"
         raise ConfigError(problem, "text stands in single quotes, with nothing before them: 'cup'")
     for character in bare:
         depth += {"(": 1, ")": -1}.get(character, 0)
         if depth < 0:
             break
     if depth or not where.strip():
-        raise ConfigError(f"--where {where!r} cannot be used: {'unbalanced brackets' if depth else 'it is empty'}")
+        raise ConfigError(f"the filter {where!r} cannot be used: {'unbalanced brackets' if depth else 'it is empty'}")
     where = _with_key_columns(where)
     return f"({where}\n)" if "--" in where else f"({where})"  # the line break ends a comment
 
@@ -210,7 +211,7 @@ def calls_only(where: str, allowed: Collection[str]) -> None:
     """Raises ConfigError for a filter that calls another function than `allowed`, or that hides what it calls: in
     comments, in quotes, or behind texts with a letter before them, in which a backslash escapes the quote."""
     bare = _CODE.sub(lambda found: "''" if found["text"] else found[0], where)
-    problem = f"--where {where[:200]!r} cannot be used here: "
+    problem = f"the filter {where[:200]!r} cannot be used here: "
     for pattern, what in ((r"--|/\*", "it holds a comment"), (_ESCAPED, "a letter stands before a text in quotes")):
         if re.search(pattern, bare):
             raise ConfigError(problem + what, "leave it out")

@@ -94,7 +94,7 @@ class Access:
         """(status, problem, hint) of a request that is not answered."""
         host = headers.get("host", "")
         if self._hosts and _name_of(host) not in self._hosts:
-            hint = "open the address that `handloom serve` printed; another name is given with --host"
+            hint = "open the address that `handloom serve` printed; `handloom serve --host NAME` serves another one"
             return 421, f"the host {host[:200]!r} is not served here", hint
         if "\0" in scope["path"]:
             return 400, "the address holds a zero byte", "docs/gallery.md has the addresses"

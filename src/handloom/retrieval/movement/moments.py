@@ -54,7 +54,7 @@ class Movement:
         long_s = float(row["frame_s"][-1] - row["frame_s"][0])
         if long_s > LONGEST_S:
             problem = f"{what} lasts {long_s:.1f} s, a movement that is looked for at most {LONGEST_S:g} s"
-            raise ConfigError(problem, "choose a part of it (--from-s, --to-s)")
+            raise ConfigError(problem, "choose a part of it (from_s, to_s)")
         self._row, self._ways = row, (False, True) if mirror else (False,)
         self._moving = _ways(MOVING, row, self._ways) if moving and row.get(FLOW) is not None else None
         self.kind = MOVING if self._moving is not None and not by_hands else HANDS

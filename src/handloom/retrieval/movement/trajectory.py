@@ -69,16 +69,16 @@ def _load(path: Path, hz: float | None) -> tuple[Any, Any, str]:
             there = ["keypoints"] if is_bare else held.files
             arrays = {"keypoints": held} if is_bare else {name: held[name] for name in NAMES if name in there}
     except UNREADABLE as error:
-        raise ConfigError(f"--trajectory {path} cannot be read: {error}", FORMAT) from error
+        raise ConfigError(f"the trajectory {path} cannot be read: {error}", FORMAT) from error
     if is_bare:
         if hz is None or not 0 < hz < 100_000:
-            raise ConfigError(f"--trajectory {path} holds keypoints without times", f"give --hz RATE, or {FORMAT}")
+            raise ConfigError(f"the trajectory {path} holds keypoints without times", f"give its hz, or {FORMAT}")
         return held, np.arange(len(held) if held.ndim else 0) / hz, "right"
     lacking = [name for name in ("keypoints", "frame_s") if name not in arrays]
     if lacking:
-        raise ConfigError(f"--trajectory {path} has no {' and no '.join(lacking)}: {', '.join(there)}", FORMAT)
+        raise ConfigError(f"the trajectory {path} has no {' and no '.join(lacking)}: {', '.join(there)}", FORMAT)
     if hz is not None:
-        raise ConfigError(f"--trajectory {path} has times, and --hz is given", "leave --hz out")
+        raise ConfigError(f"the trajectory {path} has times, and hz is given", "leave hz out")
     return arrays["keypoints"], arrays["frame_s"], str(arrays.get("hand", "right"))
 
 

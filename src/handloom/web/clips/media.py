@@ -150,7 +150,7 @@ class Media:
         """All stored frames. Raises NotThere where there are none."""
         found = self._gallery.frames(clip_id, version)
         if not found:
-            raise NotThere(f"clip {clip_id} has no stored frames", "extract with --set frames.store=true")
+            raise NotThere(f"clip {clip_id} has no stored frames", "`handloom run --set frames.store=true` stores them")
         return found
 
     def frame(self, clip_id: str, version: int | None, index: int) -> bytes:
@@ -213,7 +213,7 @@ class Upload:
 
     def told(self, problem: str) -> str:
         """What is wrong with it, by the name that it was given with: the server's own is nobody's concern."""
-        return problem.replace(f"--{self.kind} {self.path}", repr(self.name)).replace(str(self.path), repr(self.name))
+        return problem.replace(str(self.path), repr(self.name))
 
 
 class Uploads:
