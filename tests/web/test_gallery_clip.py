@@ -119,9 +119,11 @@ def test_numbers_and_their_places_among_all_clips(client):
     ids = client.db.clips(["clip_id", "quality"]).to_pylist()
     values = [row["quality"]["brightness"] for row in ids if row["quality"]["brightness"] is not None]
     mine = next(row for row in ids if row["clip_id"] == ODD_IDS[0])["quality"]["brightness"]
-    share = (sum(v < mine for v in values) + sum(v <= mine for v in values)) / 2 / len(values)
-    assert numbers["brightness"]["place"] == pytest.approx(share)
-    assert (numbers["hand_jitter_mm"]["value"], numbers["hand_jitter_mm"]["place"]) == (None, None)
+    others = len(values) - 1
+    assert numbers["brightness"]["place"] == pytest.approx(sum(v < mine for v in values) / others)
+    assert numbers["brightness"]["equal"] == pytest.approx((values.count(mine) - 1) / others)
+    unknown = numbers["hand_jitter_mm"]
+    assert (unknown["value"], unknown["place"], unknown["equal"]) == (None, None, None)
     assert numbers["hand_jitter_mm"]["unit"] == "mm"
     assert told["size"] == [32, 18]
     assert {one["name"]: one["key"] for one in told["stages"]} == {"look": "k1", "frames": "f1"}

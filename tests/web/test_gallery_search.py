@@ -103,6 +103,7 @@ def test_counts_of_facets_are_what_choosing_them_finds(client):
             for value, count in counts:
                 found = client.get(f"/api/search?limit=1{rest}&{name}={value or ''}").json()
                 assert found["total"] == count > 0, (more, name, value)
+            assert counts == sorted(counts, key=lambda one: (-one[1], one[0] is None, (one[0] or "").casefold()))
 
 
 def test_histograms_count_every_clip_once(client):

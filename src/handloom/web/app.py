@@ -25,7 +25,6 @@ from handloom.schemas.tables.arrow import QUALITY_FIELDS
 from handloom.schemas.tables.embeddings import embedding_columns
 from handloom.schemas.tables.robot import TABLE as EPISODES
 from handloom.store.filters import stages_of
-from handloom.store.search.index import TEXT_COLUMNS
 from handloom.web import dataset, judging, searching
 from handloom.web.access import LOOPBACK, Access
 from handloom.web.answers import (
@@ -64,7 +63,6 @@ def about(gallery: Gallery) -> dict[str, Any]:
 
     seconds = catalogue.rows.column("duration_s") if "duration_s" in catalogue.rows.column_names else None
     hours = (pc.sum(seconds).as_py() or 0.0) / 3600 if seconds is not None else 0.0
-    words = [name for name in TEXT_COLUMNS if name in catalogue.rows.column_names]
     return {
         "version": catalogue.version,
         "uri": gallery.db.uri,
@@ -76,7 +74,7 @@ def about(gallery: Gallery) -> dict[str, Any]:
         "handloom": __version__,
         "embeddings": list(embedding_columns(catalogue.schema)),
         "recordings": find_spec("rerun") is not None,  # for downloads
-        "texts": any(catalogue.rows.column(name).null_count < catalogue.num_clips for name in words),
+        "texts": catalogue.has_words,
         "columns": [*FACETS, *catalogue.numbers],
         "numbers": {name: {**NUMBERS, **QUALITY_FIELDS}.get(name, "") for name in catalogue.numbers},
         "stages": stages_of(catalogue.schema),

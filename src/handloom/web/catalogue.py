@@ -21,6 +21,7 @@ from handloom.schemas.tables.stage_columns import key_column
 from handloom.store.filters import clause, filtered, stages_of
 from handloom.store.location import lance_errors
 from handloom.store.retry import past_lost_indexes
+from handloom.store.search.index import TEXT_COLUMNS
 from handloom.web.answers import NotThere
 
 COLUMNS = (
@@ -78,6 +79,7 @@ class Catalogue:
         self._lock = threading.Lock()
         self._orders: dict[str, NDArray[np.int64]] = {}
         self._masks: dict[str, Mask] = {}
+        self._ranks: dict[str, NDArray[np.intp]] = {}
         self._more: dict[str, pa.ChunkedArray] = {}
         self._flags: tuple[Mapping[str, str], NDArray[np.int32]] | None = None
         columns = [name for name in (*COLUMNS, "quality") if name in self.schema.names]
@@ -110,6 +112,15 @@ class Catalogue:
     def ids(self) -> pa.ChunkedArray:
         """(n,) the ids of the clips."""
         return self.rows.column("clip_id") if self.table is not None else pa.chunked_array([], pa.string())
+
+    @cached_property
+    def has_words(self) -> bool:
+        """Whether anything was said of any clip."""
+        return any(
+            self.rows.column(name).null_count < self.num_clips
+            for name in TEXT_COLUMNS
+            if name in self.rows.column_names
+        )
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -255,7 +266,8 @@ class Catalogue:
     # Counts
 
     def facets(self, masks: Mapping[str, Mask], known: Known, within: Mask | None = None) -> dict[str, list[list[Any]]]:
-        """`[[value, count], ...]` of each facet, the most frequent first. A facet's own choice does not count.
+        """`[[value, count], ...]` of each facet, the most frequent first, equal ones by name, unknown after them. A
+        facet's own choice does not count.
 
         within: of these clips alone.
         """
@@ -264,10 +276,19 @@ class Catalogue:
             passing = self.passing({part: mask for part, mask in masks.items() if part != name}, within)
             codes, words = self._facet(name, known)
             counts = np.bincount(codes[passing] + 1, minlength=len(words) + 1)
-            order = np.argsort(-counts, kind="stable")[:MOST_VALUES]
+            order = np.lexsort((self._name_ranks(name, words), -counts))[:MOST_VALUES]
             values = [None, *words]
             told[name] = [[values[place], int(counts[place])] for place in order if counts[place]]
         return told
+
+    def _name_ranks(self, name: str, words: Sequence[str]) -> NDArray[np.intp]:
+        """(1 + n,) the order of a facet's values by name, null first in the array and last in the order; kept."""
+        if name not in self._ranks:
+            by_name = sorted(range(len(words)), key=lambda at: (words[at].casefold(), words[at]))
+            ranks = np.empty(len(words) + 1, np.intp)
+            ranks[[1 + at for at in by_name] + [0]] = np.arange(len(words) + 1)
+            self._ranks[name] = ranks
+        return self._ranks[name]
 
     def passing(self, masks: Mapping[str, Mask], within: Mask | None = None) -> Mask:
         """The clips that pass all masks."""
@@ -316,13 +337,14 @@ class Catalogue:
             found[name] = (edges.tolist(), bins, everyone)
         return found
 
-    def share_below(self, name: str, value: float | None) -> float | None:
-        """The share of the clips with a smaller value, 0 to 1; half of those with an equal one count. None: unknown."""
+    def standing(self, name: str, value: float | None) -> dict[str, float | None]:
+        """`place` and `equal`: of the other clips whose number is known, the share with a smaller one than a clip's
+        `value`, and the share with the same, 0 to 1. None: its value is unknown, or there is no other clip."""
         values = self._sorted.get(name)
-        if value is None or values is None or not len(values) or np.isnan(value):
-            return None
-        sides = (np.searchsorted(values, values.dtype.type(value), side) for side in ("left", "right"))
-        return float(sum(sides) / 2 / len(values))
+        if value is None or values is None or len(values) < 2 or np.isnan(value):
+            return {"place": None, "equal": None}
+        below, end = (int(np.searchsorted(values, values.dtype.type(value), side)) for side in ("left", "right"))
+        return {"place": below / (len(values) - 1), "equal": (end - below - 1) / (len(values) - 1)}
 
     @cached_property
     def _sorted(self) -> dict[str, NDArray[np.floating[Any]]]:

@@ -179,9 +179,9 @@ def outliers(gallery: Gallery, name: str, order: str, limit: int, version: int |
         facts
         | {
             "value": float(values[place]),
-            "place": catalogue.share_below(name, float(values[place])),
             "flag": verdicts.get(facts["clip_id"]),
         }
+        | catalogue.standing(name, float(values[place]))
         for facts, place in zip(catalogue.facts(ranked), ranked.tolist(), strict=True)
     ]
     about, unit = QUALITY_FIELDS.get(name, ""), unit_of(name)

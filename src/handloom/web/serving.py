@@ -21,6 +21,8 @@ from handloom.web.gallery import Gallery
 
 PORT = 8770
 CLOSING_S = 3
+WARMING = "hand"
+"""A text that is searched for once, at the start."""
 
 
 def serve(
@@ -98,9 +100,12 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _warm_up(gallery: Gallery) -> None:
-    """Read what the first pages need, so that nobody waits for it."""
+    """Read what the first pages need, and what the first search by words does: the encoder of texts and the index.
+    Meanwhile pages and searches are answered, those by words once the encoder is there."""
     try:
-        gallery.catalogue().warm()
+        catalogue = gallery.catalogue().warm()
         gallery.stage_states()
+        if catalogue.has_words:
+            gallery.db.search(text=WARMING, k=1, embodiment="all", version=catalogue.version)
     except HandloomError:  # whoever asks is told
         pass

@@ -131,9 +131,9 @@ class Clips:
                 "name": name,
                 "value": values.get(name),
                 "unit": unit_of(name),
-                "place": catalogue.share_below(name, values.get(name)),
                 "about": about,
             }
+            | catalogue.standing(name, values.get(name))
             for name, about in QUALITY_FIELDS.items()
         ]
 

@@ -324,16 +324,17 @@ function Outliers({ found, params }) {
     ${failed && html`<${Failure} error=${failed} />`}
     ${answer && html`
       <p class="soft">${answer.about}${answer.about && ". "}Known in ${count(answer.known, "clip")}.</p>
-      <${Cards} hits=${answer.hits} text=${(hit) => `${short(hit.value)}${answer.unit ? ` ${answer.unit}` : ""} · ${same ? "the same in all" : placeWords(hit.place)}`} />
+      <${Cards} hits=${answer.hits} text=${(hit) => `${short(hit.value)}${answer.unit ? ` ${answer.unit}` : ""} · ${same ? "the same in all" : placeWords(hit)}`} />
       ${answer.hits.length >= limit && limit < 200 && html`<button type="button" class="button" onClick=${() => setLimit(Math.min(200, limit * 3))}>More</button>`}
     `}
   `;
 }
 
-/** Where a value lies among all known ones: `highest 2 %`, `lowest 0.5 %`. */
-function placeWords(place) {
+/** Where a value lies among those of the other clips: `higher than 98 %, 1 % equal`. */
+function placeWords({ place, equal }) {
   if (place === null) return "";
-  return place >= 0.5 ? `highest ${percent(1 - place)}` : `lowest ${percent(place)}`;
+  const above = Math.max(0, 1 - place - equal);
+  return `${place >= above ? `higher than ${percent(place)}` : `lower than ${percent(above)}`}${equal > 0 ? `, ${percent(equal)} equal` : ""}`;
 }
 
 /** Small cards of clips, with a text each; buttons judge where that is allowed. */

@@ -15,13 +15,13 @@ export function Quality({ facts }) {
       <h2>Quality</h2>
       ${known.length
         ? html`<div class="clip-table"><table class="clip-quality">
-            <thead><tr><th>Number</th><th>Value</th><th title="Share of the clips with a lower value; of those with the same, half count">Place among clips</th></tr></thead>
+            <thead><tr><th>Number</th><th>Value</th><th>Higher than … of the others</th></tr></thead>
             <tbody>
               ${known.map(
                 (one) => html`<tr key=${one.name}>
                   <th scope="row" title=${[one.name, one.about].filter(Boolean).join(": ")}>${nameOf(one).words}</th>
                   <td class="num">${short(one.value)} ${nameOf(one).unit}</td>
-                  <td>${one.place == null ? "–" : html`<span class="clip-place"><i style=${{ width: `${100 * one.place}%` }}></i></span> <span class="num">${percent(one.place)}</span>`}</td>
+                  <td>${one.place == null ? "–" : html`<span class="clip-place"><i style=${{ width: `${100 * one.place}%` }}></i></span> <span class="num">${percent(one.place)}${one.equal >= 0.005 ? `, ${percent(one.equal)} equal` : ""}</span>`}</td>
                 </tr>`,
               )}
             </tbody>
