@@ -7,7 +7,7 @@ from support.browsing import chromium
 from support.rows import make_row
 
 from handloom.bench.serve.measure import Size, bench_serve, goals_of, lost_frames, spread
-from handloom.bench.serve.rows import CLUSTERED, UNKNOWN, Templates, Texts, copies, sentences
+from handloom.bench.serve.rows import CLUSTERED, LEAN_DIM, UNKNOWN, Templates, Texts, copies, leaner, sentences
 from handloom.bench.watch import Watch
 from handloom.schemas.tables.arrow import QUALITY_FIELDS
 from handloom.stages.stage import embedding_field
@@ -33,6 +33,19 @@ def test_rows_have_words_numbers_and_vectors_of_their_own(rows):
     silent = [words is None for words in rows.column("narration").to_pylist()]
     assert 0 < np.mean(silent) < 3 * UNKNOWN
     assert silent == [vector is None for vector in rows.column("embedding_text").to_pylist()]
+
+
+def test_lean_rows_keep_facts_words_numbers_and_the_vectors_of_words():
+    """What a million rows can have; the rest is null, not left out."""
+    made = pa.Table.from_batches([make_row(number) for number in range(3)])
+    some = leaner(made)
+    assert some.column_names == made.column_names
+    for name in ("clip_id", "frame_s", "quality", "thumbnail", "run_key", "hand_left"):
+        assert some.column(name).equals(made.column(name)), name
+    for name in ("hand_keypoints_px", "track_points_px", "frame_jpeg", "world_from_camera"):
+        assert some.column(name).null_count == 3
+    assert some.schema.field("embedding_motion").type.list_size == LEAN_DIM
+    assert some.nbytes < made.nbytes / 2
 
 
 def test_quality_is_spread_shares_stay_shares_and_some_is_unknown(rows):
@@ -64,6 +77,7 @@ def test_a_small_report(tmp_path):
     times = [results["scrub"], results["page_load"], *results["first_hit"].values(), *results["requests"].values()]
     for found in times:
         assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["max_ms"]
+    assert 0 < results["start"]["answer_s"] < results["start"]["page_s"] < results["start"]["words_s"]
     assert results["scrub"]["calls"] == 14
     assert results["scroll"]["cards"] >= 60
     assert results["scroll"]["thumbnails"] > 0

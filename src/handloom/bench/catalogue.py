@@ -119,7 +119,7 @@ def run_benchmark(
     benchmarks["vlmimic_controls"] = lambda videos, watch: bench_vlmimic_controls(data, watch)
     benchmarks["vlmimic_extracted"] = lambda videos, watch: bench_vlmimic_extracted(data, watch)
     benchmarks["retrieval"] = lambda videos, watch: bench_retrieval(data, watch)
-    benchmarks["serve"] = lambda videos, watch: bench_serve(data, watch)
+    benchmarks["serve"] = lambda videos, watch: bench_serve(data, watch, num_rows=num_clips)
     if name == "feed":  # needs torch and webdataset
         from handloom.bench.feed.measure import bench_feed
 
@@ -144,10 +144,10 @@ def run_benchmark(
         )
     synthetic = ("skills", "sim", *TRAINED, "retrieval", "serve", *OF_SKILLS)
     without_clips = ("extract", "commit", "search", "stages", "look", *synthetic)
-    if name in without_clips and num_clips is not None:
+    if name in without_clips and name != "serve" and num_clips is not None:
         raise ConfigError(
             f"benchmark {name!r} takes no --clips",
-            "--quick measures fewer; accuracy, feed, segments and wearer take it",
+            "--quick measures fewer; accuracy, feed, segments, serve and wearer take it",
         )
     if name in ("commit", "search", "segments", *synthetic) and videos is not None:
         raise ConfigError(f"benchmark {name!r} takes no --videos", "what it measures on is synthetic")

@@ -20,13 +20,15 @@ def bench(
         str,
         typer.Argument(
             help="extract, accuracy, feed, commit, search, stages, look, segments, skills, sim, loop, arm4r, arvrm, "
-            "vlmimic, retrieval, robomirror, command or wearer"
+            "vlmimic, retrieval, robomirror, command, serve or wearer"
         ),
     ],
     videos: Annotated[
         Path | None, typer.Option(help="extract, feed, wearer: videos. accuracy: clips as EgoDex's, HOT3D's, ARCTIC's.")
     ] = None,
-    clips: Annotated[int | None, typer.Option(min=0, help="accuracy, feed, segments, wearer: rendered clips.")] = None,
+    clips: Annotated[
+        int | None, typer.Option(min=0, help="accuracy, feed, segments, wearer: rendered clips. serve: rows.")
+    ] = None,
     db: Annotated[
         str | None, typer.Option(help="feed, segments, loop, arm4r, arvrm, robomirror, command: a database to measure.")
     ] = None,
@@ -52,8 +54,8 @@ def bench(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="retrieval, loop, arm4r, arvrm, robomirror, command, vlmimic: folder that keeps clips, or finished "
-            "parts, for the next time."
+            help="retrieval, loop, arm4r, arvrm, robomirror, command, serve, vlmimic: folder that keeps clips, or "
+            "finished parts, for the next time."
         ),
     ] = None,
     variant: Annotated[

@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -35,7 +35,9 @@ from handloom.bench.serve.rows import make_templates, sentences, write_rows
 from handloom.bench.watch import Watch
 from handloom.errors import ConfigError, StoreError
 
-ROW_BYTES = 45_000
+ROW_BYTES, LEAN_ROW_BYTES = 52_000, 9_000
+LEAN_FROM = 200_001
+"""Tables of so many rows are of lean ones."""
 MAX_FIRST_HIT_MS, MAX_SCRUB_MS = 200.0, 100.0
 FRAME_MS = 1000 / 60
 MADE = "made.json"
@@ -56,32 +58,47 @@ class Size:
     cards: int = 10_000
     step_px: int = 160
 
+    @property
+    def lean(self) -> bool:
+        """Whether rows have neither frames nor tracks: then requests alone are measured, not pages."""
+        return self.rows >= LEAN_FROM
+
 
 QUICK = Size(rows=2_000, scenes=2, searches=8, loads=3, clips=3, cards=1_000)
 
 
-def bench_serve(data: Path | None, watch: Watch, size: Size | None = None) -> dict[str, Any]:
-    """Measure; the table is kept in the folder `data`, if one is given.
+def bench_serve(
+    data: Path | None, watch: Watch, size: Size | None = None, num_rows: int | None = None
+) -> dict[str, Any]:
+    """Measure; the table is kept in the folder `data`, if one is given. num_rows: of the table, in place of the usual
+    number.
 
-    Raises ConfigError without Chromium or Playwright, or if the disk is too small.
+    Raises ConfigError without Chromium or Playwright, for fewer rows than searches, or if the disk is too small.
     """
     size = size or (QUICK if watch.quick else Size())
-    if find_chromium() is None:
+    if num_rows is not None:
+        if num_rows < size.searches:
+            raise ConfigError(f"--clips {num_rows}: the benchmark searches {size.searches} times", "give more clips")
+        size = replace(size, rows=num_rows)
+    if not size.lean and find_chromium() is None:
         raise ConfigError("there is no Chromium on this machine", "Debian and Ubuntu: apt-get install chromium")
     results: dict[str, Any] = {"size": asdict(size)}
     with watch.measuring(), tempfile.TemporaryDirectory(prefix="handloom-bench-") as temporary:
         place = Path(temporary) if data is None else place_of(data, watch.quick)
         results["table"] = _table(place, size, watch)
         results["idle_at_start"] = round(max(idle_share(), 0.0), 3)
+        began = time.perf_counter()
         with served(str(place / "db")) as (address, process):
+            results["start"] = first_answers(address, began)
             results["server_after_start"] = memory_of(process.pid)
             results["requests"] = requests(address, process.pid, size, watch)
             results["server_after_requests"] = memory_of(process.pid)
-            before = cpu_s_of(process.pid)
-            with browser() as opened:
-                results |= visited(opened, address, size, watch)
-            results["server_after_pages"] = memory_of(process.pid)
-            results["server_cpu_s_of_pages"] = round(cpu_s_of(process.pid) - before, 2)
+            if not size.lean:
+                before = cpu_s_of(process.pid)
+                with browser() as opened:
+                    results |= visited(opened, address, size, watch)
+                results["server_after_pages"] = memory_of(process.pid)
+                results["server_cpu_s_of_pages"] = round(cpu_s_of(process.pid) - before, 2)
     return describe("serve", results, goals_of(results), watch)
 
 
@@ -91,14 +108,14 @@ def _table(place: Path, size: Size, watch: Watch) -> dict[str, Any]:
 
     def make() -> dict[str, Any]:
         shutil.rmtree(folder, ignore_errors=True)
-        free, wanted = shutil.disk_usage(place).free, size.rows * ROW_BYTES
+        free, wanted = shutil.disk_usage(place).free, size.rows * (LEAN_ROW_BYTES if size.lean else ROW_BYTES)
         if free < wanted:
             raise ConfigError(
                 f"{place} has {free / 2**30:.1f} GiB free, the benchmark writes {wanted / 2**30:.1f} GiB",
                 "free some space, name another folder with --data or TMPDIR, or measure less with --quick",
             )
         began, cpu_s = time.perf_counter(), sum(os.times()[:4])
-        templates = make_templates(place / "videos", size.scenes, watch)
+        templates = make_templates(place / "videos", size.scenes, watch, lean=size.lean)
         write_rows(Database.open(folder, create=True), templates, size.rows, watch)
         num_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         return {
@@ -136,6 +153,18 @@ def _wait(address: str) -> None:
         except OSError:
             time.sleep(0.1)
     raise StoreError(f"{address} did not answer within {START_S} s")
+
+
+def first_answers(address: str, began: float) -> dict[str, float]:
+    """Seconds since `began`, when the server was started: until it answers, until a first page of clips with counts,
+    and until a first search by words has found some."""
+    found = {"answer_s": round(time.perf_counter() - began, 2)}
+    with closing(Requests(address)) as asked:
+        asked.get("/api/search", facets=1)
+        found["page_s"] = round(time.perf_counter() - began, 2)
+        asked.get("/api/search", text="someone opens a cupboard")
+        found["words_s"] = round(time.perf_counter() - began, 2)
+    return found
 
 
 class Requests:
@@ -180,7 +209,7 @@ def kinds(size: Size) -> dict[str, tuple[str, Callable[[int], dict[str, Any]]]]:
     rng = np.random.default_rng(1)
     ids = [clip_id_of(int(number)) for number in rng.choice(size.rows, size.searches, replace=False)]
     words, step = sentences(size.searches, seed=1), size.rows // size.searches
-    return {
+    found: dict[str, tuple[str, Callable[[int], dict[str, Any]]]] = {
         "list": ("/api/search", lambda n: {"offset": n * step}),
         "sorted": ("/api/search", lambda n: {"sort": "-blur", "offset": n * step}),
         "filter": ("/api/search", lambda n: {"q.blur": f"{n}:", "verb": VERBS[n % 5], "facets": 1}),
@@ -191,9 +220,11 @@ def kinds(size: Size) -> dict[str, tuple[str, Callable[[int], dict[str, Any]]]]:
         "like_a_clip_with_counts": ("/api/search", lambda n: {"clip": ids[n], "by": "look", "facets": 1}),
         "thumbnail": ("/media/thumb", lambda n: {"id": ids[n], "h": 160}),
         "clip": ("/api/clip", lambda n: {"id": ids[n]}),
-        "frames": ("/media/frames", lambda n: {"id": ids[n]}),
-        "arrays": ("/api/arrays", lambda n: {"id": ids[n], "names": "hand_keypoints_px,world_from_camera"}),
     }
+    if not size.lean:
+        found["frames"] = ("/media/frames", lambda n: {"id": ids[n]})
+        found["arrays"] = ("/api/arrays", lambda n: {"id": ids[n], "names": "hand_keypoints_px,world_from_camera"})
+    return found
 
 
 def visited(opened: Any, address: str, size: Size, watch: Watch) -> dict[str, Any]:

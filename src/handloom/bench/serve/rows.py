@@ -46,8 +46,17 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 """Settings of small rows: 8 frames of a clip, of about 3 kB each."""
 SCENE: dict[str, Any] = {"width": 320, "height": 240, "fps": 16.0, "duration_s": 2.0}
+SCENE_OF_LEAN: dict[str, Any] = SCENE | {"width": 160, "height": 120}
+LEAN: dict[str, dict[str, Any]] = {
+    **SMALL,
+    "frames": {"store": False, "short_side_px": 48, "thumbnail_frames": 1, "thumbnail_height_px": 48},
+}
+LEAN_DIM = 32
+"""Width of the embeddings of lean rows; that of words is the encoder's."""
+LEAN_COLUMNS = ("frame_s", "quality", "thumbnail", "embedding_text")
+"""Of lean rows: what is neither a fact of the clip nor a key, and still there."""
 CLIP_S = 1.0
-FRAGMENT_ROWS = 2048
+FRAGMENT_ROWS, LEAN_FRAGMENT_ROWS = 2048, 16384
 DATASETS = ("kitchen", "workshop", "laboratory")
 UNKNOWN = 0.05
 """Share of the rows in which a value is null, drawn for each column."""
@@ -75,22 +84,40 @@ class Texts:
 
 @dataclass(frozen=True)
 class Templates:
-    """Rows that are repeated: as many as clips were extracted."""
+    """Rows that are repeated: as many as clips were extracted. fragment_rows: of the table that is written."""
 
     run_key: str
     rows: pa.Table
+    fragment_rows: int = FRAGMENT_ROWS
 
 
-def make_templates(folder: Path, num_scenes: int, watch: Watch) -> Templates:
-    """Render scenes into `folder`, where their videos stay, and extract clips of a second."""
+def make_templates(folder: Path, num_scenes: int, watch: Watch, *, lean: bool = False) -> Templates:
+    """Render scenes into `folder`, where their videos stay, and extract clips of a second.
+
+    lean: rows of some hundred bytes beside the vectors of their words: for tables of a million.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for number, spec in enumerate(demo_specs(num_scenes, seed=0)):
         watch.say(f"rendering scene {number + 1} of {num_scenes}")
-        write_clip(replace(spec, **SCENE), folder / f"scene_{number}.mp4", truth=False)
+        scene = replace(spec, **(SCENE_OF_LEAN if lean else SCENE))
+        write_clip(scene, folder / f"scene_{number}.mp4", truth=False)
     watch.say("extracting clips")
-    maker = Maker(RunConfig(**SMALL).settings())
+    maker = Maker(RunConfig(**(LEAN if lean else SMALL)).settings())
     made = maker.fresh(readable(folder, CLIP_S))
-    return Templates(maker.run_key, pa.Table.from_batches(made.rows, maker.graph.schema()))
+    rows = pa.Table.from_batches(made.rows, maker.graph.schema())
+    return Templates(maker.run_key, leaner(rows), LEAN_FRAGMENT_ROWS) if lean else Templates(maker.run_key, rows)
+
+
+def leaner(rows: pa.Table) -> pa.Table:
+    """The rows without hands, tracks, segments and states, and with narrow columns for embeddings."""
+    for at, field in enumerate(rows.schema):
+        is_long = pa.types.is_nested(field.type) or pa.types.is_binary(field.type)
+        if not is_long or field.name in LEAN_COLUMNS or not field.nullable:
+            continue
+        if field.name in map("embedding_{}".format, CLUSTERED):
+            field = field.with_type(pa.list_(pa.float32(), LEAN_DIM))
+        rows = rows.set_column(at, field, pa.nulls(rows.num_rows, field.type))
+    return rows
 
 
 def write_rows(db: Database, templates: Templates, num: int, watch: Watch) -> None:
@@ -98,8 +125,8 @@ def write_rows(db: Database, templates: Templates, num: int, watch: Watch) -> No
     before, listed, texts = 0, [], Texts()
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for first in range(0, num, FRAGMENT_ROWS):
-            rows = copies(templates, texts, first, min(FRAGMENT_ROWS, num - first), num)
+        for first in range(0, num, templates.fragment_rows):
+            rows = copies(templates, texts, first, min(templates.fragment_rows, num - first), num)
             listed.append(rows.select(LISTED_COLUMNS))
             yield rows
 
