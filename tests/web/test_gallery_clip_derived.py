@@ -21,6 +21,7 @@ from handloom.draw.overlay import BODY_COLOR, HAND_COLORS, SKELETON
 from handloom.geometry.bodies import BODY_BONES, NUM_BODY_KEYPOINTS
 from handloom.geometry.camera.intrinsics import project
 from handloom.geometry.tracks.stored_grids import StoredGrids
+from handloom.schemas.settings import Settings
 from handloom.schemas.tables.row import row_arrays, row_camera
 from handloom.schemas.values import LEFT, RIGHT
 from handloom.synth.render.render import render_clip
@@ -118,6 +119,15 @@ def test_a_recording_without_its_package_is_501(tmp_path, monkeypatch):
         answer = client.get(f"/download/rrd?id={gallery_clip(0).clip_id}")
     assert answer.status_code == 501
     assert "rerun" in answer.json()["error"]["problem"]
+
+
+def test_every_setting_of_a_run_has_a_meaning(tmp_path):
+    with client_of(gallery_db(tmp_path / "db", [])) as client:
+        told = client.get("/api/settings").json()["meanings"]
+    settings = Settings().model_dump()
+    names = {f"{section}.{name}" for section, part in settings.items() if isinstance(part, dict) for name in part}
+    assert set(told) == names
+    assert all(len(words) > 10 for words in told.values())
 
 
 def test_pages_draw_the_figures_of_the_rows():

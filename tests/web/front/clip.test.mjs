@@ -8,7 +8,7 @@ globalThis.window = { location: new URL("http://here/clip/a"), history: {}, addE
 
 const js = new URL("../../../src/handloom/web/static/js/", import.meta.url);
 const [row, timeline, plane, compare, clipPage, clock_] = await Promise.all(
-  ["row", "timeline", "timeplane", "compare", "clip", "clock"].map((name) => import(new URL(`${name}.js`, js))),
+  ["row", "timeline", "timeplane", "differences", "clip", "clock"].map((name) => import(new URL(`${name}.js`, js))),
 );
 const facts = (changes = {}) => ({ clip_id: "a", frame_s: [2, 2.1, 2.2, 2.4], source: [640, 360], flags: [], segments: [], ...changes });
 
@@ -96,4 +96,17 @@ test("a clock at its end begins again, or stops where it must not", () => {
   clock.advance(5);
   assert.ok(Math.abs(clock.at.value - 0.4) < 1e-9);
   assert.equal(clock.playing.value, false);
+});
+
+test("what differs between two nested tables is named by its path, and nothing else is", () => {
+  const [a, b] = [{ hands: { scale: 0.95, backend: "x" }, tracks: [1, 2], gone: 1 }, { hands: { scale: 1.05, backend: "x" }, tracks: [1, 2], stages: { body: { on: true } } }];
+  assert.deepEqual(compare.changes(a, b), [
+    { name: "hands.scale", a: 0.95, b: 1.05 },
+    { name: "gone", a: 1, b: undefined },
+    { name: "stages.body.on", a: undefined, b: true },
+  ]);
+  assert.deepEqual(compare.changes(b, b), []);
+  assert.equal(compare.settingWords("hands.min_tracking_confidence"), "hands: min tracking confidence");
+  assert.deepEqual(compare.stageChanges([{ name: "a", key: "1" }, { name: "b", key: "2" }], [{ name: "a", key: "1" }, { name: "b", key: "3" }, { name: "c", key: "4" }]), ["b", "c"]);
+  assert.deepEqual(compare.factChanges(facts({ num_frames: 4 }), facts({ num_frames: 5 })), [{ name: "frames", a: 4, b: 5 }]);
 });

@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
@@ -21,6 +22,7 @@ from support.gallery import jpeg
 from support.rows import later_grid, make_clip, make_row
 
 from handloom.api import Database
+from handloom.bench.serve.browser import find_chromium
 from handloom.draw.overlay import HAND_COLORS
 from handloom.geometry.tracks.stored_grids import window_tracks
 from handloom.schemas.clip import Clip
@@ -28,13 +30,16 @@ from handloom.schemas.tables.row import cell_to_arrow, row_arrays
 from handloom.schemas.tables.segments import SEGMENT
 from handloom.schemas.values import LEFT
 from handloom.store.clips.clip_list import add_clips
+from handloom.synth.render.render import render_clip
+from handloom.synth.script.scene import SceneSpec
+from handloom.synth.truth import Truth
 from handloom.video.write import write_video
 
 pytestmark = pytest.mark.slow
 
 NUM, GRID = 12, 4
 TRAP = '<img src="x" onerror="document.title = 1"> <b>bold</b>'
-FULL, BARE, PLAYED = (make_clip(number, video_id=f"film{number}") for number in range(3))
+FULL, BARE, PLAYED, TRUE = (make_clip(number, video_id=f"film{number}") for number in range(4))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +58,9 @@ def db(tmp_path_factory) -> Database:
         replace(FULL, narration=TRAP, licence="CC0-1.0"),
         BARE,
         replace(PLAYED, video_uri=str(film), start_s=0.0, end_s=NUM / 15),
+        replace(TRUE, video_uri=str(folder / "true.mp4"), start_s=0.0, end_s=NUM / 15),
     ]
+    scene().save(folder / "true.truth.npz")
     later = (later_grid(4, 2, 8, grid=GRID), later_grid(9, 7, NUM - 1, grid=GRID, seed=1))
     how = {"num_frames": NUM, "grid": GRID, "quality": {"brightness": 0.4}}
     images = [jpeg((320, 180), n) for n in range(NUM)]
@@ -69,11 +76,30 @@ def db(tmp_path_factory) -> Database:
             segments=[_segment(0, 5, "grasping"), _segment(5, NUM, "manipulation")],
         ),
         _with(make_row(clips[1], hands_seen=(False, False), later=(), **how), hand_keypoints_cam_m=None),
+        _with(
+            make_row(clips[3], hands_seen=(True, True), frame_jpeg=images, later=(), **how),
+            frame_s=list(scene().frame_s),
+            hand_keypoints_px=np.where(
+                np.arange(NUM)[:, None, None, None] == 3, np.nan, true_hands_px() + np.array([0, 12])
+            ),
+            hand_keypoints_cam_m=scene().keypoints_cam_m,
+        ),
         _with(make_row(clips[2], frame_jpeg=images, later=(), **how), frame_s=list(np.arange(NUM) / 15)),
     ]
     add_clips(Database.open(folder / "db", create=True), clips)
     lance.write_dataset(pa.Table.from_batches(rows), str(folder / "db" / "clips.lance"))
     return Database.open(folder / "db")
+
+
+@cache
+def scene() -> Truth:
+    """Both hands of a rendered scene whose images are not drawn."""
+    spec = SceneSpec("wave", seed=2, duration_s=NUM / 15, fps=15.0, width=640, height=360)
+    return render_clip(spec).truth
+
+
+def true_hands_px() -> np.ndarray:
+    return scene().keypoints_px
 
 
 def _with(row: pa.RecordBatch, segments: list[dict[str, Any]] | None = None, **cells: Any) -> pa.RecordBatch:
@@ -281,6 +307,9 @@ def test_two_clips_run_on_one_clock(browser, address):
         page.keyboard.press("Shift+ArrowRight")
         wait_frame(page, 10, name="image")
         page.get_by_text("Quality of both").wait_for()
+        made = page.locator(".clip-panel", has=page.get_by_text("How they were made")).inner_text()
+        assert "settings of A and B are not known" in made
+        assert "estimated" in made or "none" in made
         page.get_by_role("button", name="Close the comparison").click()
         page.get_by_role("heading", name="Similar clips").wait_for()
         assert page.locator(".clip-stage").count() == 1
@@ -314,3 +343,40 @@ def test_a_page_that_is_left_gives_its_3d_back(browser, address):
                 page.get_by_role("link", name=words, exact=False).first.click()
                 page.locator(".clip-page").wait_for(state="detached")
                 page.go_back()
+
+
+def test_the_truth_is_found_and_drawn(browser, address):
+    """The row's hands are the true ones, 12 pixels lower: dashes where they truly are, and an error of 12 pixels."""
+    with opened(browser, address, path_of(TRUE, off="hands,tracks,things,others,image,body")) as page:
+        wait_frame(page, 0)
+        wait_blank(page, ".clip-overlay")
+        page.get_by_role("button", name="Compare with the truth").click()
+        page.get_by_role("heading", name="Against the truth").wait_for()
+        assert "truth=1" in page.url
+        page.wait_for_function(
+            """() => {
+              const canvas = document.querySelector(".clip-overlay");
+              const image = canvas?.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+              return image && image.data.some(value => value > 0);
+            }"""
+        )
+        drawn = pixels(page, ".clip-overlay")
+        scale = np.array(drawn.shape[1::-1]) / [640, 360]
+        wrists = ((true_hands_px()[0, :, 0] + 0.5) * scale).astype(int)
+        for x, y in wrists:
+            assert drawn[y - 2 : y + 3, x - 2 : x + 3, 3].max() == 255
+        panel = page.locator(".clip-panel", has=page.get_by_text("Against the truth")).inner_text()
+        assert re.search(r"median error in the image\s+12 px", panel), panel
+        page.get_by_role("img", name=re.compile("Error, image: ")).wait_for()
+        page.keyboard.press("7")
+        wait_blank(page, ".clip-overlay")
+
+
+def test_without_webgl_a_sentence_stands_there_and_the_rest_works(browser, address):
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-software-rasterizer", "--disable-3d-apis"]
+    bare = browser.browser_type.launch(executable_path=find_chromium(), args=flags)
+    with opened(bare, address, path_of(FULL)) as page:
+        page.get_by_text("This browser draws no 3D here").wait_for()
+        page.keyboard.press("ArrowRight")
+        wait_frame(page, 1, name="image")
+    bare.close()

@@ -166,7 +166,17 @@ def test_help_and_words(browser, address):
         until(page, "document.querySelector('.card-title')?.textContent === 'open drawer 4'")
 
 
-ODD = ("a/b:0-1", "?x=1&y#z", "100%25 %2F", 'it\'s "quoted"', "<b>id</b>", "שלום 🙂\u202eabc", "a+b c", "x..", "é" * 120)
+ODD = (
+    "a/b:0-1",
+    "?x=1&y#z",
+    "100%25 %2F",
+    'it\'s "quoted"',
+    "<b>id</b>",
+    "שלום 🙂\u202eabc",
+    "a+b c",
+    "x..",
+    "é" * 120,
+)
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from handloom.draw.segments.things import color_of, moved_things
 from handloom.errors import ConfigError, HandloomError
 from handloom.io.addresses import is_remote, local_path
 from handloom.schemas.clip import camera_label
+from handloom.schemas.settings import Settings
 from handloom.schemas.tables.arrow import CLIP_LIST, QUALITY_FIELDS
 from handloom.schemas.tables.frame_flags import FLAGS, FrameFlag
 from handloom.schemas.tables.stage_columns import caption_columns, key_column
@@ -59,6 +60,15 @@ def segments_of(row: dict[str, Any]) -> tuple[list[dict[str, Any]] | None, str |
         return None, None
     more = [{name: one.get(name) for name in IN_SEGMENTS} for one in row["segments"]]
     return [one | extra for one, extra in zip(told, more, strict=True)], judged_text(row)
+
+
+def meanings() -> dict[str, str]:
+    """What settings mean, by their names (`hands.min_tracking_confidence`): those of docs/settings.md."""
+    found = {}
+    for section, outer in Settings.model_fields.items():
+        for name, field in getattr(type(outer.default), "model_fields", {}).items():
+            found[f"{section}.{field.alias or name}"] = " ".join((field.description or "").split())
+    return found
 
 
 class Clips:
@@ -156,6 +166,7 @@ class Clips:
         return {
             "run_key": run_key,
             "settings": json.loads(alike[-1].settings) if alike else None,
+            "versions": json.loads(alike[-1].versions) if alike else None,
             "at": wrote[0].started_at if len(wrote) == 1 else None,  # of several it is not known which made the row
         }
 
@@ -183,7 +194,7 @@ class Clips:
 
 
 def routes(gallery: Gallery) -> list[Route]:
-    """`/api/clip` and `/api/arrays`."""
+    """`/api/clip`, `/api/arrays` and `/api/settings`."""
     clips = Clips(gallery)
 
     async def clip(request: Request) -> Response:
@@ -194,4 +205,7 @@ def routes(gallery: Gallery) -> list[Route]:
         data = await blocking(clips.arrays, asked_id(request), asked_version(request), names)
         return bytes_answer(request, data, "application/octet-stream")
 
-    return [Route("/api/clip", clip), Route("/api/arrays", arrays)]
+    async def settings(request: Request) -> Response:
+        return json_answer(request, {"meanings": meanings()})
+
+    return [Route("/api/clip", clip), Route("/api/arrays", arrays), Route("/api/settings", settings)]

@@ -42,8 +42,8 @@ from handloom.web.gallery import Gallery, Kept
 
 THUMB_QUALITY = 82
 THUMBS_BYTES = 64 << 20
-PLAYED = {"h264", "vp8", "vp9", "av1"}
-"""Codecs that browsers play."""
+PLAYED = {"h264", "vp8", "vp9", "av1", "hevc"}
+"""Codecs that browsers play; the last one some of them, on some machines: the page tries, and says if it cannot."""
 CONTAINERS = {"mp4": "video/mp4", "m4v": "video/mp4", "mov": "video/mp4", "webm": "video/webm"}
 MOST_UPLOADS, UPLOAD_S = 20, 3600.0
 CAMERAS = ("JPEG", "MPO")  # phones put a preview or brightness behind the image: it counts as a second one

@@ -1,5 +1,5 @@
 // The page of one clip, or of two side by side (`with=ID`, `with_v=VERSION`).
-import { html, signal, useEffect, useMemo } from "../vendor/handloom-vendor.js";
+import { html, signal, useEffect, useMemo, useRef } from "../vendor/handloom-vendor.js";
 import { about } from "./api.js";
 import { Compare, CompareWith } from "./compare.js";
 import { Made, Quality, Similar, Source, Take } from "./details.js";
@@ -31,12 +31,15 @@ function One({ id, params }) {
   const view = VIEWS.some(([name]) => name === params.get("view")) ? params.get("view") : "orbit";
 
   const beside = other ? second.clip : null;
+  const began = useMemo(() => ({ t: params.get("t") }), []);
+  const first_s = useRef(0);
   useEffect(() => {
     const there = [clip, beside].filter(Boolean);
     if (!there.length) return;
-    const began = clock.duration_s > 0;
     clock.follow(there);
-    if (!began) clock.seek(Number(params.get("t")) || 0);
+    if (first_s.current === null || clock.at.peek() !== first_s.current) return; // the reader went elsewhere meanwhile
+    clock.seek(Number(began.t) || 0);
+    first_s.current = there.length < (other ? 2 : 1) ? clock.at.peek() : null; // the other clip may be longer
   }, [clip, beside]);
   useEffect(() => {
     document.getElementById("main")?.scrollTo(0, 0);

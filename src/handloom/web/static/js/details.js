@@ -1,10 +1,24 @@
 // What is known of a clip beside its images: quality, source, stages, downloads, the Python line, similar clips.
-import { html, useEffect, useState } from "../vendor/handloom-vendor.js";
+import { html, useEffect, useRef, useState } from "../vendor/handloom-vendor.js";
 import { about, get, media } from "./api.js";
 import { clipHref, withQuery } from "./router.js";
 import { duration, Empty, Failure, Loading, nameOf, short } from "./states.js";
 
 const percent = (share) => `${Math.round(100 * share)} %`;
+
+/** A table that scrolls inside where it is too wide; then keys scroll it, too. */
+export function Wide({ children }) {
+  const box = useRef(null);
+  useEffect(() => {
+    const watch = new ResizeObserver(() => {
+      if (box.current.scrollWidth > box.current.clientWidth) box.current.tabIndex = 0;
+      else box.current.removeAttribute("tabindex");
+    });
+    watch.observe(box.current);
+    return () => watch.disconnect();
+  }, []);
+  return html`<div class="clip-table" ref=${box}>${children}</div>`;
+}
 
 /** The numbers of quality with their place among all clips. */
 export function Quality({ facts }) {
@@ -14,7 +28,7 @@ export function Quality({ facts }) {
     <section class="panel clip-panel">
       <h2>Quality</h2>
       ${known.length
-        ? html`<div class="clip-table"><table class="clip-quality">
+        ? html`<${Wide}><table class="clip-quality">
             <thead><tr><th>Number</th><th>Value</th><th>Higher than … of the others</th></tr></thead>
             <tbody>
               ${known.map(
@@ -25,7 +39,7 @@ export function Quality({ facts }) {
                 </tr>`,
               )}
             </tbody>
-          </table></div>`
+          </table><//>`
         : html`<p class="soft">No number of quality is known: the stage <code>quality</code> has not run on this clip.</p>`}
       ${known.length > 0 && unknown.length > 0 && html`<p class="soft">Not known: ${unknown.map((one) => nameOf(one).words).join(", ")}.</p>`}
     </section>
@@ -75,7 +89,7 @@ export function Made({ facts }) {
       ${facts_([["Run key", run?.run_key], ["When", run?.at && new Date(run.at).toLocaleString()], ["Machine", facts.host]])}
       <details>
         <summary>${(stages ?? []).length} stages${(stages ?? []).some(({ current }) => current === false) ? ", some outdated" : ""}</summary>
-        <div class="clip-table"><table class="clip-stages">
+        <${Wide}><table class="clip-stages">
           <thead><tr><th>Stage</th><th>Key</th><th>State</th></tr></thead>
           <tbody>
             ${(stages ?? []).map(
@@ -85,7 +99,7 @@ export function Made({ facts }) {
               </tr>`,
             )}
           </tbody>
-        </table></div>
+        </table><//>
       </details>
       ${run?.settings && html`<details><summary>Settings</summary><pre class="clip-code">${JSON.stringify(run.settings, null, 2)}</pre></details>`}
     </section>

@@ -16,10 +16,11 @@ export const LAYERS = [
 ];
 
 /**
- * One clip's image with its layers. frames: `Frames`, or null where none are stored. source: "frames" or "video".
+ * One clip's image with its layers. frames: `Frames`, or null where none are stored. source: "frames" or "video"; why: why
+ * not the video. `onVideoError()`: the browser cannot play it, or plays its sound alone.
  * The element's `data-frame` is the frame that is drawn.
  */
-export function Player({ clip, clock, layers, frames, source, onVideoError, revision, label }) {
+export function Player({ clip, clock, layers, frames, source, why, onVideoError, revision, label }) {
   const box = useRef(null);
   const image = useRef(null);
   const overlay = useRef(null);
@@ -69,12 +70,12 @@ export function Player({ clip, clock, layers, frames, source, onVideoError, revi
     <figure class="clip-player">
       <div class="clip-stage" ref=${box} style=${{ aspectRatio: `${clip.width} / ${clip.height}` }} role="img" aria-label=${label}
         onClick=${() => clock.toggle()}>
-        ${videoUrl && html`<video ref=${video} src=${videoUrl} muted playsinline preload="auto" onLoadedData=${() => (box.current.dataset.image = "video")} onError=${() => onVideoError?.(video.current?.error?.message ?? "")}></video>`}
+        ${videoUrl && html`<video ref=${video} src=${videoUrl} muted playsinline preload="auto" onLoadedMetadata=${() => video.current?.videoWidth || onVideoError?.()} onLoadedData=${() => (box.current.dataset.image = "video")} onError=${() => onVideoError?.()}></video>`}
         <canvas ref=${image} class="clip-image" hidden=${!!videoUrl}></canvas>
         <canvas ref=${overlay} class="clip-overlay"></canvas>
         ${(videoUrl || frames) && html`<p class="clip-loading" role="status">Loading the image …</p>`}
         <p class="clip-ended">ended at ${clip.duration_s.toFixed(2)} s</p>
-        ${!videoUrl && !frames && html`<p class="clip-notice">No images of this clip are stored, and its video cannot be shown: ${clip.facts.video?.why || "it is not known"}.</p>`}
+        ${!videoUrl && !frames && html`<p class="clip-notice">No images of this clip are stored, and its video cannot be shown: ${why}.</p>`}
         ${failed && html`<p class="clip-notice" role="alert">${failed}</p>`}
       </div>
     </figure>

@@ -93,7 +93,7 @@ const words = (name) => {
 const PLOTS = [
   { name: "hand_confidence", label: "Confidence", unit: "", most: () => 1 },
   { name: "hand_speed_m_s", label: "Hand speed", unit: "m/s", most: (values) => Math.max(0.1, quantile(values, 0.99) * 1.1) },
-  { name: "error_px", label: "Error in the image", unit: "px", most: (values) => quantile(values, 1) * 1.05, about: "mean distance of a hand's keypoints from the true ones, source pixels" },
+  { name: "error_px", label: "Error, image", unit: "px", most: (values) => quantile(values, 1) * 1.05, about: "mean distance of a hand's keypoints from the true ones, source pixels" },
   { name: "error_camera_mm", label: "Error, camera", unit: "mm", most: (values) => quantile(values, 1) * 1.05, about: "mean distance of a hand's keypoints from the true ones, in the camera's frame" },
   { name: "error_world_mm", label: "Error, world", unit: "mm", most: (values) => quantile(values, 1) * 1.05, about: "the same in the world, laid on the true one by a rigid motion: errors of the camera path count" },
 ];

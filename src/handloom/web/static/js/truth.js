@@ -1,24 +1,28 @@
 // What was found in a rendered clip against its exact truth: numbers of one clip, and of two beside each other.
 import { html } from "../vendor/handloom-vendor.js";
+import { Wide } from "./details.js";
 import { count, nameOf, short } from "./states.js";
 
 /** The clip's numbers against its truth. truth: what /api/truth says. */
 export function Truth({ truth }) {
+  const known = truth.numbers.filter(({ value }) => value != null);
+  const unknown = truth.numbers.filter(({ value }) => value == null);
   return html`
     <section class="panel clip-panel">
       <h2>Against the truth</h2>
       <p class="soft">${foundWords(truth)} Truth: <span class="mono">${truth.file}</span>.</p>
-      <div class="clip-table">
+      <${Wide}>
         <table class="clip-quality">
           <thead><tr><th>Number</th><th>Value</th></tr></thead>
           <tbody>
-            ${truth.numbers.map((one) => html`<tr key=${one.name}>
+            ${known.map((one) => html`<tr key=${one.name}>
               <th scope="row" title=${`${one.name}: ${one.about}`}>${titleOf(one)}</th>
-              <td class="num">${short(one.value)} ${one.value == null ? "" : one.unit ?? ""}</td>
+              <td class="num">${short(one.value)} ${one.unit ?? ""}</td>
             </tr>`)}
           </tbody>
         </table>
-      </div>
+      <//>
+      ${unknown.length > 0 && html`<p class="soft">Not measured: ${unknown.map(titleOf).join(", ")}.</p>`}
       <p class="soft">Curves and medians are of the truly visible hands that were found; the others are gaps, not zeros.</p>
     </section>
   `;
@@ -36,6 +40,8 @@ const TITLES = {
   coverage: "share of visible hands found",
   handedness: "share with the right side",
   false_hands: "hands where there is none",
+  camera_rotation_deg: "error of the camera's turns",
+  camera_ate_m: "error of the camera's places",
 };
 
 /** A number's name for the reader. */

@@ -94,6 +94,7 @@ export function Watch({ loaded, clock, layers, view, setView, source, setSource,
   if (!clip) return html`<${Waiting} shape=${shape} words="Loading the clip" />`;
   if (!clip.length) return html`<p class="state">This clip has no frames: the stage that decodes its video has not run on it, or found none.</p>`;
   const shown = broken === clip ? "frames" : sourceOf(clip, source);
+  const why = broken === clip ? `this browser plays no ${clip.facts.codec ?? "such file"}` : clip.facts.video?.why || "it is not known";
   const revision = loaded.revision + (truth ? 1000 : 0);
   return html`
     ${arraysError && html`<${Failure} error=${arraysError} retry=${retry} />`}
@@ -103,8 +104,8 @@ export function Watch({ loaded, clock, layers, view, setView, source, setSource,
       <div class="clip-seen">
         ${clip.facts.frames && shown === "frames" && !frames && !arraysError
           ? html`<div class="clip-stage clip-waiting" style=${{ aspectRatio: `${clip.width} / ${clip.height}` }}><p role="status">Loading the frames … ${Math.round(100 * (share ?? 0))} %</p></div>`
-          : html`<${Player} clip=${clip} clock=${clock} layers=${layers} frames=${frames} source=${shown} revision=${revision} label=${`${title}: image with hands and tracks`} onVideoError=${() => setBroken(clip)} />`}
-        <${SourceNote} clip=${clip} shown=${shown} setSource=${setSource} broken=${broken === clip} />
+          : html`<${Player} clip=${clip} clock=${clock} layers=${layers} frames=${frames} source=${shown} why=${why} revision=${revision} label=${`${title}: image with hands and tracks`} onVideoError=${() => setBroken(clip)} />`}
+        <${SourceNote} clip=${clip} shown=${shown} setSource=${setSource} broken=${broken === clip} why=${why} />
       </div>
       <div class="clip-buttons">${children}</div>
       <div class="clip-time"><${Timeline} clip=${clip} clock=${clock} revision=${revision} /></div>
@@ -121,9 +122,8 @@ const Waiting = ({ shape, words }) => html`
 `;
 
 /** Which images are shown, and why not the others. */
-function SourceNote({ clip, shown, setSource, broken }) {
+function SourceNote({ clip, shown, setSource, broken, why }) {
   const { frames, video, size, source } = clip.facts;
-  const why = broken ? "this browser cannot play it" : video?.why || "it is not known";
   const playable = video?.playable && !broken;
   return html`
     <p class="clip-source soft">
