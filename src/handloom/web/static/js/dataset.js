@@ -70,7 +70,7 @@ export function Page({ params }) {
       <${Part} name="rejects" title="Rejects" about="Clips, and stages of clips, that could not be processed.">
         <${Rejects} title="Clips without a row" rejects=${found.rejects} part="clips" again=${again} />
         <${Rejects} title="Stages that failed on clips with a row" rejects=${found.stage_rejects} part="stages" again=${again} />
-        ${!found.rejects.length && !found.stage_rejects.length && html`<p class="soft">Nothing was rejected.</p>`}
+        ${!found.rejects.length && !found.stage_rejects.length && html`<p class="soft">Nothing is rejected.</p>`}
       <//>
       <${Part} name="numbers" title="Distributions" about="Bars are in the scale of square roots, so that few clips among many are seen. Choose a number for its outliers, a word for its clips.">
         ${found.counts.clips ? html`<${Facets} facets=${found.facets} /><${Numbers} found=${found} chosen=${number} />` : html`<p class="soft">No row yet: numbers come with the first ones.</p>`}

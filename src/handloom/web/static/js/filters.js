@@ -139,6 +139,7 @@ function Ranges({ histograms, params }) {
     <details class="filter" open>
       <summary>Quality and length</summary>
       ${histograms.length > 6 && html`<input type="search" class="small" placeholder=${`Find in ${histograms.length} numbers`} aria-label="Find a number" value=${find} onInput=${(event) => setFind(event.target.value)} />`}
+      ${!shown.length && html`<p class="soft small">No number is called that.</p>`}
       ${shown.map(([name, one], index) => {
         const held = params.has(`q.${name}`);
         return html`
