@@ -272,10 +272,14 @@ class Catalogue:
         within: of these clips alone.
         """
         told = {}
+        everywhere = np.flatnonzero(self.passing(masks, within))
         for name in FACETS:
-            passing = self.passing({part: mask for part, mask in masks.items() if part != name}, within)
+            at = everywhere
+            if name in masks:
+                rest = {part: mask for part, mask in masks.items() if part != name}
+                at = np.flatnonzero(self.passing(rest, within))
             codes, words = self._facet(name, known)
-            counts = np.bincount(codes[passing] + 1, minlength=len(words) + 1)
+            counts = np.bincount(codes[at] + 1, minlength=len(words) + 1)
             order = np.lexsort((self._name_ranks(name, words), -counts))[:MOST_VALUES]
             values = [None, *words]
             told[name] = [[values[place], int(counts[place])] for place in order if counts[place]]
@@ -300,24 +304,24 @@ class Catalogue:
     def histograms(self, masks: Mapping[str, Mask], within: Mask | None = None) -> dict[str, dict[str, Any]]:
         """The distribution of each number: over all clips (`all`), and over those that pass, but for its own range."""
         told = {}
-        passing = self.passing(masks, within)
+        everywhere = np.flatnonzero(self.passing(masks, within))  # places: masks take five times as long
         for name, (edges, bins, everyone) in self._binned.items():
-            own = f"q.{name}"
-            mask = passing
-            if own in masks:
-                mask = self.passing({part: one for part, one in masks.items() if part != own}, within)
-            counts = np.bincount(bins[mask], minlength=256)
+            at = everywhere
+            if (own := f"q.{name}") in masks:
+                rest = {part: one for part, one in masks.items() if part != own}
+                at = np.flatnonzero(self.passing(rest, within))
+            counts = everyone if len(at) == self.num_clips else np.bincount(bins[at], minlength=256)
             told[name] = {
                 "edges": edges,
                 "counts": counts[:BINS].tolist(),
-                "all": everyone,
+                "all": everyone[:BINS].tolist(),
                 "unknown": int(counts[UNKNOWN_BIN]),
             }
         return told
 
     @cached_property
-    def _binned(self) -> dict[str, tuple[list[float], NDArray[np.uint8], list[int]]]:
-        """Of each number (edges of its bins, the bin of each clip, how many clips are in each bin).
+    def _binned(self) -> dict[str, tuple[list[float], NDArray[np.uint8], NDArray[np.intp]]]:
+        """Of each number (edges of its bins, the bin of each clip, how many clips are in each bin, 256).
 
         Bins are equally wide between the 1st and the 99th percentile; the first and the last hold what lies beyond, and
         their outer edges are the least and the largest value. Where all clips have one value, all edges are that value.
@@ -333,7 +337,7 @@ class Catalogue:
                 edges = np.linspace(low, high, BINS + 1) if high > low else np.linspace(least, most, BINS + 1)
                 bins[known] = np.clip(np.digitize(values[known], edges[1:-1]), 0, BINS - 1)
                 edges[0], edges[-1] = min(edges[0], least), max(edges[-1], most)
-            everyone = np.bincount(bins, minlength=256)[:BINS].tolist()
+            everyone = np.bincount(bins, minlength=256)
             found[name] = (edges.tolist(), bins, everyone)
         return found
 
