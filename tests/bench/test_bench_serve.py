@@ -6,7 +6,7 @@ import pytest
 from support.browsing import chromium
 from support.rows import make_row
 
-from handloom.bench.serve.measure import Size, bench_serve, goals_of, lost_frames, spread
+from handloom.bench.serve.measure import Size, bench_serve, goals_of, goals_of_lean, lost_frames, spread
 from handloom.bench.serve.rows import CLUSTERED, LEAN_DIM, UNKNOWN, Templates, Texts, copies, leaner, sentences
 from handloom.bench.watch import Watch
 from handloom.schemas.tables.arrow import QUALITY_FIELDS
@@ -63,6 +63,9 @@ def test_the_arithmetic():
     assert lost_frames([16.7, 16.7, 50.0, 17.9]) == 2
     assert len(set(sentences(200))) == 200
     assert {goal["met"] for goal in goals_of({})} == {None}
+    assert {goal["met"] for goal in goals_of_lean({})} == {None}
+    measured = {"requests": {"words": {"p95_ms": 2001.0}}, "server_after_requests": {"peak_bytes": 3 << 30}}
+    assert [goal["met"] for goal in goals_of_lean(measured)] == [None, None, False, None, None, True]
     fast = {"first_hit": {"words": {"p95_ms": 199.0}}, "scrub": {"p95_ms": 101.0}}
     assert [goal["met"] for goal in goals_of(fast)] == [True, None, None, False]
 
