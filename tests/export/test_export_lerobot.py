@@ -326,6 +326,19 @@ def test_robot_episodes_come_back_as_they_were(tmp_path: Path, robots: Database)
     assert info["features"]["observation.state"]["units"] == ["m", "m", None]
 
 
+def test_success_comes_back_where_it_is_known_of_all(tmp_path: Path) -> None:
+    """LeRobot's features have no unknown values: of one unknown episode among others none is written."""
+    for name, told in (("known", (True, False)), ("partly", (True, None))):
+        db = Database.open(tmp_path / name, create=True)
+        write_episodes(db, [robot_row(n, success=done, frame_jpeg=None) for n, done in enumerate(told)])
+        lerobot(db, str(tmp_path / name / "out"), table="robot_episodes")
+        again = Database.open(tmp_path / name / "again", create=True)
+        ingest_lerobot(again, str(tmp_path / name / "out"), dataset="arm", images=False)
+        back = read_episodes(again, ["episode_index", "success"]).sort_by("episode_index").column("success").to_pylist()
+        assert back == (list(told) if None not in told else [None, None])
+        assert ("next.success" in read_data(tmp_path / name / "out").column_names) == (None not in told)
+
+
 def test_robots_that_do_not_fit_one_dataset_are_named(tmp_path: Path, robots: Database) -> None:
     narrow = {"state": Signal(np.zeros((9, 2), np.float32)), "robot_type": "toy", "dataset": "other"}
     write_episodes(robots, [robot_row(7, **narrow), robot_row(8, fps=10.0, dataset="slow")])

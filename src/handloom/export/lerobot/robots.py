@@ -19,7 +19,7 @@ from handloom.export.steps import steps_at
 
 IMAGES = "observation.images."
 SIGNALS = {"state": "observation.state", "action": "action"}
-PICTURE_VALID = "picture_valid"
+PICTURE_VALID, SUCCESS = "picture_valid", "next.success"
 SOURCE = pa.schema(
     [
         pa.field("episode_id", pa.string()),
@@ -74,9 +74,14 @@ def one_shape(shapes: Iterable[Shape]) -> Shape:
 
 
 def robot_layout(
-    hz: float, shape: Shape, sizes: Mapping[str, tuple[int, int]], units: Mapping[str, Sequence[str | None] | None]
+    hz: float,
+    shape: Shape,
+    sizes: Mapping[str, tuple[int, int]],
+    units: Mapping[str, Sequence[str | None] | None],
+    success: bool = False,
 ) -> Layout:
-    """The features of robot episodes. sizes: (width, height) of each camera's images; units: of `state`, `action`."""
+    """The features of robot episodes. sizes: (width, height) of each camera's images; units: of `state`, `action`.
+    success: whether it is known of all: LeRobot's features have no unknown values."""
     features: dict[str, Feature] = {}
     for name, key in SIGNALS.items():
         words = getattr(shape, name)
@@ -88,6 +93,8 @@ def robot_layout(
         features[video_key(camera)] = video_feature(*sizes[camera])
     if shape.has_images:
         features[PICTURE_VALID] = Feature("bool", (len(shape.cameras),), tuple(map(video_key, shape.cameras)))
+    if success:
+        features[SUCCESS] = Feature("bool", (1,))
     return Layout(features, hz, SOURCE, shape.robot_type)
 
 
@@ -101,7 +108,7 @@ def robot_episode(row: Mapping[str, Any], layout: Layout) -> Episode:
 
     If its times are on the grid it stays as it is. Otherwise a step takes the nearest one within half a step; without
     one, states and actions are NaN. In place of a missing image the last one is repeated (black before the first), and
-    `picture_valid` is false.
+    `picture_valid` is false. Where success is known, `next.success` is true in the last step of a success.
     """
     index = steps_at(row["frame_s"], layout.hz)
     values: dict[str, NDArray[Any]] = {}
@@ -111,6 +118,9 @@ def robot_episode(row: Mapping[str, Any], layout: Layout) -> Episode:
             signal[index < 0] = np.nan
             values[key] = signal
     images = {}
+    if SUCCESS in layout.features:
+        values[SUCCESS] = np.zeros((len(index), 1), bool)
+        values[SUCCESS][-1] = row["success"]
     if PICTURE_VALID in layout.features:
         values[PICTURE_VALID] = np.stack([_there(jpegs, index) for jpegs in row["frame_jpeg"]], axis=1)
         for camera, jpegs in zip(row["cameras"], row["frame_jpeg"], strict=True):

@@ -170,7 +170,7 @@ def _tracks(db: Database, schema: pa.Schema, where: str | None, version: int) ->
 
 def _plan_robots(db: Database, source: dict[str, Any], where: str | None, hz: float | None, size: Size | None, _: bool):
     version = source["version"]
-    columns = ["episode_id", "dataset", "fps", "robot_type", "cameras"]
+    columns = ["episode_id", "dataset", "fps", "robot_type", "cameras", "success"]
     columns += [f"{name}_{what}" for name in ("state", "action") for what in ("names", "units")]
     rows = db.read("robot_episodes", columns, where, version).to_pylist()
     _some(rows, where)
@@ -191,7 +191,7 @@ def _plan_robots(db: Database, source: dict[str, Any], where: str | None, hz: fl
             {camera: size for camera in shape.cameras} if size else _camera_sizes(db, rows[0]["episode_id"], version)
         )
     units = {name: rows[0][f"{name}_units"] for name in ("state", "action")}
-    layout = robot_layout(hz, shape, sizes, units)
+    layout = robot_layout(hz, shape, sizes, units, all(row["success"] is not None for row in rows))
     names = [name for name in _schema(db, "robot_episodes", version).names if name != "source_uri"]
     return layout, names, lambda batch, index, layout: robot_episode(episode_arrays(batch, index), layout)
 

@@ -41,7 +41,7 @@ export function Curves({ episode, arrays, clock }) {
     body: html`<${Plot} label=${label} times=${times} span_s=${span_s} clock=${clock} ...${plot} />`,
   }));
   return html`
-    <section aria-label="States and actions">
+    <section class="episode-curves" aria-label="States and actions">
       <p class="legend episode-legend">
         ${arrays.state && html`<span><i class="episode-state"></i> state</span>`} ${arrays.action && html`<span><i class="episode-action"></i> action</span>`}
       </p>
