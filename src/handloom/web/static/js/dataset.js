@@ -61,8 +61,8 @@ export function Page({ params }) {
   return html`
     <div class="dataset">
       ${failed && html`<p class="dataset-stale" role="alert">${sentence(failed.problem)}. What is shown was counted before. <button type="button" class="button" onClick=${again}>Load again</button></p>`}
-      <${Tiles} found=${found} />
       <${Running} found=${found} />
+      <${Tiles} found=${found} />
       <nav class="dataset-nav" aria-label="Parts of this page">
         ${SECTIONS.map(([name, label]) => html`<button key=${name} type="button" class="button quiet" onClick=${() => jump(name)}>${label}</button>`)}
       </nav>
