@@ -26,7 +26,7 @@ ODD_IDS = (
     'd:"<img src=x>":0-1', "../../../../etc/passwd", "file:///etc/passwd", "s3://bucket/x.mp4",
 )  # fmt: skip
 HTML = "<script>alert(1)</script><img src=x onerror=alert(2)>"
-VIDEOS = ("whole", "changed", "gone", "link", "blurred", "words", "passwd", "ftp", "http")
+VIDEOS = ("whole", "changed", "gone", "link", "blurred", "words", "passwd", "ftp", "http", "pipe", "device")
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,10 @@ def client(folder):
     write_video(folder / "changed.mp4", images[::-1], np.arange(5) / 15)
     (folder / "link.mp4").unlink()
     os.symlink("/etc/passwd", folder / "link.mp4")
+    for name in ("pipe", "device"):
+        (folder / f"{name}.mp4").unlink()
+    os.mkfifo(folder / "pipe.mp4")  # whoever opens it waits
+    os.symlink("/dev/zero", folder / "device.mp4")
     with client_of(db) as found:
         found.db = db
         yield found

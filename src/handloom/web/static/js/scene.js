@@ -33,7 +33,7 @@ export function Scene({ clip, clock, layers, view, setView, revision, truth }) {
   if (failed) return html`<${NoSpace} why=${failed} instead="The image shows the same hands and tracks." />`;
   return html`
     <figure class="clip-scene">
-      <div class="clip-space" style=${{ aspectRatio: `${clip.width} / ${clip.height}` }}>
+      <div class="clip-space" style=${{ aspectRatio: `${Math.max(clip.width / clip.height, 0.75)}` }}>
         <canvas ref=${canvas} role="img" aria-label="3D view: hands, tracks and camera"></canvas>
         <div class="clip-views switch" role="group" aria-label="View">
           ${VIEWS.map(([name, title]) => html`<button type="button" key=${name} class="button" aria-pressed=${view === name} onClick=${() => setView(name)} title="Next view: v">${title}</button>`)}
