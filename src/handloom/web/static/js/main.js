@@ -149,17 +149,7 @@ function waitForPage() {
   setTimeout(() => window.removeEventListener("keydown", second, { capture: true }), 1500);
 }
 
-function switchTheme() {
-  const root = document.documentElement;
-  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  root.dataset.theme = dark ? "light" : "dark";
-  try {
-    localStorage.setItem("handloom.theme", root.dataset.theme);
-  } catch {
-    // Storage may be forbidden: the choice holds until the page is loaded again.
-  }
-  window.dispatchEvent(new Event("themechange"));
-}
+const switchTheme = () => void window.dispatchEvent(new Event("themechoice")); // theme.js, which runs before this module
 
 function skip(event) {
   event.preventDefault();
