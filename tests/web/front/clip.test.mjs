@@ -7,8 +7,8 @@ globalThis.cancelAnimationFrame = () => {};
 globalThis.window = { location: new URL("http://here/clip/a"), history: {}, addEventListener() {} };
 
 const js = new URL("../../../src/handloom/web/static/js/", import.meta.url);
-const [row, timeline, plane, compare, clipPage, clock_] = await Promise.all(
-  ["row", "timeline", "timeplane", "differences", "clip", "clock"].map((name) => import(new URL(`${name}.js`, js))),
+const [row, timeline, plane, compare, clipPage, clock_, cameras, space, figures] = await Promise.all(
+  ["row", "timeline", "timeplane", "differences", "clip", "clock", "cameras", "space", "figures"].map((name) => import(new URL(`${name}.js`, js))),
 );
 const facts = (changes = {}) => ({ clip_id: "a", frame_s: [2, 2.1, 2.2, 2.4], source: [640, 360], flags: [], segments: [], ...changes });
 
@@ -109,4 +109,55 @@ test("what differs between two nested tables is named by its path, and nothing e
   assert.equal(compare.settingWords("hands.min_tracking_confidence"), "hands: min tracking confidence");
   assert.deepEqual(compare.stageChanges([{ name: "a", key: "1" }, { name: "b", key: "2" }], [{ name: "a", key: "1" }, { name: "b", key: "3" }, { name: "c", key: "4" }]), ["b", "c"]);
   assert.deepEqual(compare.factChanges(facts({ num_frames: 4 }), facts({ num_frames: 5 })), [{ name: "frames", a: 4, b: 5 }]);
+});
+
+const MATRIX = { data: Float32Array.of(500, 0, 320, 0, 500, 180, 0, 0, 1) };
+const seenBy = (arrays, names = []) => {
+  const clip = new row.Clip(facts({ arrays: names }));
+  clip.add({ camera_matrix: MATRIX, ...arrays });
+  return clip;
+};
+
+test("the camera's pyramid ends at the image's corners; under a lens that distorts along what it sees", () => {
+  const lines = cameras.frustumLines(seenBy({}), 2);
+  assert.equal(lines.length, 6 * 8);
+  const corners = new Set();
+  for (let n = 0; n < lines.length; n += 3) {
+    const [x, y, z] = lines.slice(n, n + 3);
+    if (z) corners.add([(500 * x) / z + 320, (500 * y) / z + 180].map((value) => value.toFixed(1)).join());
+  }
+  assert.deepEqual([...corners].sort(), ["-0.5,-0.5", "-0.5,359.5", "639.5,-0.5", "639.5,359.5"]);
+  const ring = Float32Array.from({ length: 24 }, (_, n) => n);
+  ring[3] = NaN; // the second direction is not seen
+  const bent = cameras.frustumLines(seenBy({ image_border_rays: { data: ring } }), 2);
+  assert.equal(bent.length, 6 * (6 + 4), "two lines of the ring are left out");
+  assert.ok(bent.every(Number.isFinite));
+});
+
+test("points are lifted by their depth; under a lens that distorts they are those that the server lifted", async () => {
+  const pose = cameras.posesOf(Float32Array.of(1, 0, 0, 1, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1), 2)(0); // one unit to the right: 2 m
+  const plain = cameras.lifter(seenBy({}));
+  assert.deepEqual(plain(0, 820, 180, 3, pose, false), [5, 0, 3]);
+  assert.equal(plain(0, 820, 180, NaN, pose, false), null);
+  assert.equal(plain(0, 820, 180, 3, null, false), null);
+  const lifted = { track_points_cam_m: { data: Float32Array.of(1, 2, 3, NaN, NaN, NaN) }, regrid_points_cam_m: { data: Float32Array.of(0, 0, 4) } };
+  const bent = cameras.lifter(seenBy(lifted, ["camera_distortion"]));
+  assert.deepEqual(bent(0, 0, 0, 3, pose, false), [3, 2, 3]);
+  assert.deepEqual(bent(0, 0, 0, 4, pose, true), [2, 0, 4]);
+  assert.equal(bent(1, 0, 0, 3, pose, false), null);
+});
+
+test("a box around most places leaves strays out, and nothing is a box around nothing", () => {
+  const values = Array.from({ length: 303 }, (_, n) => (n < 3 ? 99 : n % 3));
+  assert.deepEqual(space.most(values, 0.04), [0, 1, 2, 0, 1, 2]);
+  assert.deepEqual(space.most([NaN, NaN, NaN], 0.04), []);
+});
+
+test("a hand is whole or not shown", () => {
+  const values = new Float32Array(2 * 2 * 63).fill(1);
+  values[63 + 5] = NaN; // of the right hand in frame 0
+  assert.equal(figures.handAt(values, 0, 0).length, 63);
+  assert.equal(figures.handAt(values, 0, 1), null);
+  assert.equal(figures.handAt(values, 2, 0), null);
+  assert.equal(figures.handAt(undefined, 0, 0), null);
 });

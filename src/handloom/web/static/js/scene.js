@@ -6,7 +6,7 @@ import { useLive } from "./clock.js";
 import { dashedWay, handAt, HandFigure, LineFigure, thingBoxes } from "./figures.js";
 import { BODY_BONES, BODY_COLOR, HAND_COLORS, NUM_KEYPOINTS, SKELETON } from "./overlay.js";
 import { indexAt } from "./row.js";
-import { axesLines, bounds, fixed, moving, NoSpace, shownColor, Space, useSpace } from "./space.js";
+import { axesLines, bounds, fixed, most, moving, NoSpace, shownColor, Space, useSpace } from "./space.js";
 
 /** The reader turns it; it follows the camera; it looks from above. */
 export const VIEWS = [["orbit", "Orbit"], ["camera", "Camera"], ["top", "Top"]];
@@ -129,28 +129,24 @@ class World extends Space {
     return Math.min(Math.max(Math.hypot(...high.map((value, k) => value - low[k])), 0.05), 50);
   }
 
-  /** [x, y, z, ...] of the camera and the wrists in all frames, and of a box around most of the tracks. */
+  /** [x, y, z, ...] of the camera in all frames, and of boxes around most places of the wrists, the body and the tracks. */
   seenPlaces() {
     const { hands, clip } = this;
-    const found = [...this.poses.places()];
-    for (let n = 0; hands && n < 2 * clip.length; n++) for (let k = 0; k < 3; k++) found.push(hands[3 * NUM_KEYPOINTS * n + k]);
-    for (let n = 0; this.body && n < clip.length; n += 5) found.push(...(this.bodyAt(n) ?? []));
-    if (this.cloud) found.push(...this.cloudBox());
-    return found;
+    const [wrists, bodies] = [[], []];
+    for (let n = 0; hands && n < 2 * clip.length; n++) for (let k = 0; k < 3; k++) wrists.push(hands[3 * NUM_KEYPOINTS * n + k]);
+    for (let n = 0; this.body && n < clip.length; n += 5) bodies.push(...(this.bodyAt(n) ?? []));
+    return [...this.poses.places(), ...most(wrists, 0.04), ...most(bodies, 0.04), ...(this.cloud ? most(this.cloudPlaces(), 0.1) : [])];
   }
 
-  /** The corners between which four fifths of the tracks lie along each axis, over some frames. */
-  cloudBox() {
+  /** [x, y, z, ...] of the tracks over some frames. */
+  cloudPlaces() {
     const { clip, cloud } = this;
-    const seen = [[], [], []];
+    const found = [];
     for (let n = 0; n < 6; n++) {
       this.setCloud(clip.tracks, Math.round((n * (clip.length - 1)) / 5));
-      const { array } = cloud.geometry.attributes.position;
-      for (let at = 0; at < 3 * cloud.geometry.drawRange.count; at++) seen[at % 3].push(array[at]);
+      for (const value of cloud.geometry.attributes.position.array.subarray(0, 3 * cloud.geometry.drawRange.count)) found.push(value);
     }
-    if (!seen[0].length) return [];
-    const sorted = seen.map((values) => Float32Array.from(values).sort());
-    return [0.1, 0.9].flatMap((share) => sorted.map((values) => values[Math.floor(share * (values.length - 1))]));
+    return found;
   }
 
   frameAll() {

@@ -193,3 +193,10 @@ export function bounds(values) {
   });
   return Number.isFinite(low[0]) ? [low, high] : [[-0.1, -0.1, -0.1], [0.1, 0.1, 0.1]];
 }
+
+/** The corners [x, y, z, x, y, z] between which the finite places in [x, y, z, ...] lie along each axis, but for a share at both ends; [] without any. */
+export function most(values, share) {
+  const axes = [0, 1, 2].map((k) => Float32Array.from(values.filter((value, n) => n % 3 === k && Number.isFinite(value))).sort());
+  if (!axes[0].length) return [];
+  return [share, 1 - share].flatMap((part) => axes.map((sorted) => sorted[Math.round(part * (sorted.length - 1))]));
+}
