@@ -454,7 +454,7 @@ def test_what_is_wrong_with_an_upload_is_said_by_its_name(tmp_path):
     kept = Upload(tmp_path / "key.mp4", "video", "mine.mp4", 0.0)
     with pytest.raises(ConfigError) as raised:
         gallery_db(tmp_path / "db", range(2)).search(video=str(kept.path), by="motion")
-    assert kept.told(raised.value.problem).startswith("'mine.mp4': ")
+    assert kept.told(raised.value.problem).startswith("the video 'mine.mp4': ")
     assert str(tmp_path) not in kept.told(raised.value.problem)
 
 

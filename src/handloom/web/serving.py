@@ -57,7 +57,9 @@ def serve(
     listening = _listen(host, port)
     port = listening.getsockname()[1]
     name = socket.gethostname() if host in EVERY_ADDRESS else f"[{host.strip('[]')}]" if ":" in host else host
-    threading.Thread(target=_warm_up, args=(gallery,), daemon=True).start()
+    ends = threading.Event()
+    # No daemon: where Python ends while one is in Lance, that aborts the process with a stack trace.
+    threading.Thread(target=_warm_up, args=(gallery, ends)).start()
     config = uvicorn.Config(
         make_app(gallery, hosts_of(host), token),
         log_level="warning",
@@ -68,7 +70,10 @@ def serve(
         lifespan="on",
     )
     tell(f"http://{name}:{port}/" + (f"?token={token}" if token else ""))
-    uvicorn.Server(config).run(sockets=[listening])
+    try:
+        uvicorn.Server(config).run(sockets=[listening])
+    finally:
+        ends.set()
 
 
 def _check_writable(db: Database) -> None:
@@ -99,13 +104,17 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _warm_up(gallery: Gallery) -> None:
+def _warm_up(gallery: Gallery, ends: threading.Event) -> None:
     """Read what the first pages need, and what the first search by words does: the encoder of texts and the index.
-    Meanwhile pages and searches are answered, those by words once the encoder is there."""
+    Meanwhile pages and searches are answered, those by words once the encoder is there.
+
+    ends: after it nothing is begun.
+    """
     try:
         catalogue = gallery.catalogue().warm()
-        gallery.stage_states()
-        if catalogue.has_words:
+        if not ends.is_set():
+            gallery.stage_states()
+        if catalogue.has_words and not ends.is_set():
             gallery.db.search(text=WARMING, k=1, embodiment="all", version=catalogue.version)
     except HandloomError:  # whoever asks is told
         pass
