@@ -206,7 +206,7 @@ class Episodes:
             )
         images = self.images(episode_id, listed)
         if images is None:
-            raise NotThere(f"episode {episode_id} keeps no images", "they are kept when it is ingested with pictures")
+            raise NotThere(f"episode {episode_id} keeps no images", "`handloom ingest lerobot --pictures` keeps them")
         one_camera = images[cameras.index(camera)]
         found = one_camera.values.slice(first, num) if one_camera.is_valid else ()
         return {first + n: one.as_py() for n, one in enumerate(found) if one.is_valid}
@@ -221,7 +221,7 @@ class Episodes:
         images = self.images(episode_id, listed)
         first = next((one.as_py() for camera in images or () for one in camera.values or () if one.is_valid), None)
         if first is None:
-            raise NotThere(f"episode {episode_id} keeps no images", "they are kept when it is ingested with pictures")
+            raise NotThere(f"episode {episode_id} keeps no images", "`handloom ingest lerobot --pictures` keeps them")
         return self._thumbs.put(key, smaller(first, height, f"the first image of episode {episode_id}"))
 
     def parquet(self, episode_id: str, version: int | None) -> Path:
