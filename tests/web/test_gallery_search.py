@@ -24,8 +24,9 @@ from handloom.errors import ConfigError
 from handloom.store.clips.removal import remove_clips
 from handloom.store.search.index import build_indexes
 from handloom.web.answers import Stopped, TookTooLong, Waiting, blocking
-from handloom.web.catalogue import BINS, Catalogue, Filters, Known
+from handloom.web.catalogue import Catalogue, Filters, Known
 from handloom.web.clips.media import Upload
+from handloom.web.distributions import BINS, Distribution
 from handloom.web.gallery import IDLE_S, Gallery
 from handloom.web.searching import sql_of
 
@@ -118,18 +119,17 @@ def test_histograms_count_every_clip_once(client):
         assert all(some <= every for some, every in zip(one["counts"], one["all"], strict=True))
 
 
-def test_a_histogram_ends_at_values_that_clips_have(db):
-    catalogue = Catalogue(db, db.table("clips"))
-    same, mostly = np.ones(NUM), np.array([0.25] + [1.0] * (100 * NUM - 1))
-    catalogue.numbers = {"hand_coverage": same, "num_cuts": np.full(NUM, np.nan)}
-    edges, bins, counts = catalogue._binned["hand_coverage"]
-    assert set(edges) == {1.0}
-    assert (len(set(bins.tolist())), sum(counts)) == (1, NUM)
-    del catalogue._binned
-    catalogue.numbers, catalogue.num_clips = {"hand_coverage": mostly}, len(mostly)
-    edges, _, counts = catalogue._binned["hand_coverage"]
-    assert (edges[0], edges[-1]) == (0.25, 1.0)
-    assert (counts[0], counts[BINS - 1]) == (1, len(mostly) - 1)
+def test_a_histogram_ends_at_values_that_clips_have():
+    same = Distribution(np.ones(NUM)).histogram(np.arange(NUM))
+    assert set(same["edges"]) == {1.0}
+    assert sorted(same["counts"])[-2:] == [0, NUM]
+    values = np.array([0.25] + [1.0] * (100 * NUM - 1))
+    mostly = Distribution(values).histogram(np.arange(len(values)))
+    assert (mostly["edges"][0], mostly["edges"][-1]) == (0.25, 1.0)
+    assert (mostly["counts"][0], mostly["counts"][-1]) == (1, len(values) - 1)
+    unknown = Distribution(np.full(NUM, np.nan))
+    assert unknown.histogram(np.arange(NUM))["unknown"] == NUM
+    assert unknown.standing(1.0) == {"place": None, "equal": None}
 
 
 def ids_of(client, address: str, limit: int) -> list[str]:

@@ -23,6 +23,7 @@ from handloom.store.location import lance_errors
 from handloom.store.retry import past_lost_indexes
 from handloom.store.search.index import TEXT_COLUMNS
 from handloom.web.answers import NotThere
+from handloom.web.distributions import Distribution, floats
 
 COLUMNS = (
     *("clip_id", "dataset", "video_id", "start_s", "end_s", "duration_s", "num_frames", "width", "height"),
@@ -36,10 +37,8 @@ FLAGS = ("none", "good", "bad")
 NUMBERS = {"duration_s": "length of the clip", "num_frames": "frames that were looked at"}
 """Beside `quality`, what may be a range and sorts, and what it means."""
 MOST_VALUES = 50
-BINS = 24
 STATES = ("current", "outdated", "missing", "rejected")
 Mask = NDArray[np.bool_]
-UNKNOWN_BIN = 255
 _serials = itertools.count()
 
 
@@ -89,11 +88,11 @@ class Catalogue:
             rows = rows.filter(self._still)
         self.num_clips = rows.num_rows
         self.row_ids = np.empty(0, np.uint64) if table is None else rows.column("_rowid").to_numpy()
-        self.numbers = {name: _floats(rows.column(name)) for name in NUMBERS if name in rows.column_names}
+        self.numbers = {name: floats(rows.column(name)) for name in NUMBERS if name in rows.column_names}
         if "quality" in rows.column_names:
             struct = rows.column("quality").combine_chunks()
             names = [part.name for part in struct.type]
-            self.numbers |= {name: _floats(pc.struct_field(struct, name)) for name in QUALITY_FIELDS if name in names}
+            self.numbers |= {name: floats(pc.struct_field(struct, name)) for name in QUALITY_FIELDS if name in names}
         kept = [name for name in COLUMNS if name in rows.column_names]
         self.rows = rows.select(kept).combine_chunks() if kept else rows
         self.codes = {name: _encoded(self.rows.column(name)) for name in WORDS if name in kept}
@@ -105,7 +104,7 @@ class Catalogue:
 
     def warm(self) -> Catalogue:
         """Make what the first pages need."""
-        _ = self.places, self._binned
+        _ = self.places, self._distributions
         return self
 
     @property
@@ -305,54 +304,22 @@ class Catalogue:
         """The distribution of each number: over all clips (`all`), and over those that pass, but for its own range."""
         told = {}
         everywhere = np.flatnonzero(self.passing(masks, within))  # places: masks take five times as long
-        for name, (edges, bins, everyone) in self._binned.items():
+        for name, distribution in self._distributions.items():
             at = everywhere
             if (own := f"q.{name}") in masks:
                 rest = {part: one for part, one in masks.items() if part != own}
                 at = np.flatnonzero(self.passing(rest, within))
-            counts = everyone if len(at) == self.num_clips else np.bincount(bins[at], minlength=256)
-            told[name] = {
-                "edges": edges,
-                "counts": counts[:BINS].tolist(),
-                "all": everyone[:BINS].tolist(),
-                "unknown": int(counts[UNKNOWN_BIN]),
-            }
+            told[name] = distribution.histogram(at)
         return told
 
-    @cached_property
-    def _binned(self) -> dict[str, tuple[list[float], NDArray[np.uint8], NDArray[np.intp]]]:
-        """Of each number (edges of its bins, the bin of each clip, how many clips are in each bin, 256).
-
-        Bins are equally wide between the 1st and the 99th percentile; the first and the last hold what lies beyond, and
-        their outer edges are the least and the largest value. Where all clips have one value, all edges are that value.
-        """
-        found = {}
-        for name, values in self.numbers.items():
-            known = ~np.isnan(values)
-            bins = np.full(self.num_clips, UNKNOWN_BIN, np.uint8)
-            edges = np.zeros(BINS + 1)
-            if known.any():
-                least, most = float(values[known].min()), float(values[known].max())
-                low, high = np.percentile(values[known], (1, 99))
-                edges = np.linspace(low, high, BINS + 1) if high > low else np.linspace(least, most, BINS + 1)
-                bins[known] = np.clip(np.digitize(values[known], edges[1:-1]), 0, BINS - 1)
-                edges[0], edges[-1] = min(edges[0], least), max(edges[-1], most)
-            everyone = np.bincount(bins, minlength=256)
-            found[name] = (edges.tolist(), bins, everyone)
-        return found
-
     def standing(self, name: str, value: float | None) -> dict[str, float | None]:
-        """`place` and `equal`: of the other clips whose number is known, the share with a smaller one than a clip's
-        `value`, and the share with the same, 0 to 1. None: its value is unknown, or there is no other clip."""
-        values = self._sorted.get(name)
-        if value is None or values is None or len(values) < 2 or np.isnan(value):
-            return {"place": None, "equal": None}
-        below, end = (int(np.searchsorted(values, values.dtype.type(value), side)) for side in ("left", "right"))
-        return {"place": below / (len(values) - 1), "equal": (end - below - 1) / (len(values) - 1)}
+        """Where a clip's value stands among those of the others: `Distribution.standing`."""
+        found = self._distributions.get(name)
+        return {"place": None, "equal": None} if found is None else found.standing(value)
 
     @cached_property
-    def _sorted(self) -> dict[str, NDArray[np.floating[Any]]]:
-        return {name: np.sort(values[~np.isnan(values)]) for name, values in self.numbers.items()}
+    def _distributions(self) -> dict[str, Distribution]:
+        return {name: Distribution(values) for name, values in self.numbers.items()}
 
     # Order
 
@@ -386,12 +353,6 @@ class Catalogue:
             names = ", ".join(["clip_id", "random:SEED", *self.numbers])
             raise ConfigError(f"sort={sort!r}", f"expected one of these, or with - before it: {names}")
         return np.argsort(-values if down else values, kind="stable")
-
-
-def _floats(column: pa.ChunkedArray | pa.Array) -> NDArray[np.floating[Any]]:
-    """(n,) NaN for null; whole numbers as float64."""
-    kind = column.type if pa.types.is_floating(column.type) else pa.float64()
-    return column.cast(kind).to_numpy(zero_copy_only=False) if len(column) else np.empty(0)
 
 
 def _encoded(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], list[str]]:
