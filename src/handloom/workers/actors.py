@@ -22,6 +22,7 @@ from handloom.errors import ClipError, ConfigError
 from handloom.schemas.clip import Clip
 from handloom.schemas.tables.reject import RETRIABLE, Reject
 from handloom.stages.pools.travel import Frames, SentFrames
+from handloom.store.runs.runs import DECODE, LOAD
 from handloom.video.decode.decoder import DecodedClip
 from handloom.workers.bugs import for_each
 from handloom.workers.groups.passed import PassedShard, Stream
@@ -30,7 +31,7 @@ from handloom.workers.ledger import MAX_CRASHES
 from handloom.workers.place import Place
 from handloom.workers.setup import WorkerSetup, refusal
 from handloom.workers.shard import Shard, ShardResult
-from handloom.workers.stage_report import DECODE, LOAD, Work
+from handloom.workers.stage_report import Work
 
 Batch = dict[str, NDArray[Any]]
 

@@ -12,14 +12,12 @@ from dataclasses import replace
 import ray
 
 from handloom.schemas.settings import Resources
+from handloom.store.runs.runs import DECODE, LOAD, WAIT
 from handloom.workers.ledger import Doing
 from handloom.workers.place import here
 
 MIN_INTERVAL_S = 0.1
 MESSAGES_PER_S = 2000  # of all workers of a cluster to the ledger; it can take over 5000
-LOAD, DECODE, WAIT, WRITE = "load", "decode", "decode_wait", "write"
-SHARD = "shard"  # between a shard's clips
-READ = "read"  # of a row that exists
 DECODE_TRIES = 2  # a decoder that exceeds its own limit is followed by another
 
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 from handloom.errors import ClipError
 from handloom.schemas.tables.reject import Reject
 from handloom.store.fragments import FragmentRecord, write_fragment
+from handloom.store.runs.runs import WRITE
 from handloom.workers.bugs import bugs_as_rejects
-from handloom.workers.stage_report import WRITE
 
 Written = tuple[list[pa.RecordBatch], list[FragmentRecord], list[Reject]]
 

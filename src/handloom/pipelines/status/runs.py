@@ -9,8 +9,7 @@ from typing import Any
 
 from handloom.plural import plural
 from handloom.store.runs.holder import Holder
-from handloom.store.runs.runs import Run, RunProgress
-from handloom.workers.stage_report import DECODE, LOAD, READ, SHARD, WAIT, WRITE
+from handloom.store.runs.runs import DECODE, LOAD, READ, SHARD, WAIT, WRITE, Run, RunProgress
 
 STEPS = {
     LOAD: "loading models",

@@ -64,6 +64,12 @@ class Run:
     progress: str | None = None
 
 
+LOAD, DECODE, WAIT, WRITE = "load", "decode", "decode_wait", "write"
+SHARD = "shard"  # between a shard's clips
+READ = "read"  # of a row that exists
+"""What workers do beside stages, in `RunProgress.stages`. Here: who only reads has no Ray."""
+
+
 @dataclass(frozen=True)
 class RunProgress:
     """How far a run is that has not ended, as it said with its last heartbeat.

@@ -13,10 +13,11 @@ from handloom.errors import ClipError, ConfigError
 from handloom.schemas.clip import Clip
 from handloom.stages.extract import Extractor
 from handloom.stages.pools.travel import Frames
+from handloom.store.runs.runs import LOAD
 from handloom.video.decode.decoder import Decoder
 from handloom.workers.bugs import bugs_as_rejects
 from handloom.workers.setup import WorkerSetup, refusal
-from handloom.workers.stage_report import LOAD, Work
+from handloom.workers.stage_report import Work
 
 log = logging.getLogger(__name__)
 

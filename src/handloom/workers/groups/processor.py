@@ -14,6 +14,7 @@ from handloom.errors import ClipError, ConfigError, StoreError
 from handloom.schemas.clip import Clip
 from handloom.schemas.tables.reject import RETRIABLE, Reject
 from handloom.stages.pools.travel import Frames, Plan, UnderWay
+from handloom.store.runs.runs import DECODE, READ, SHARD, WRITE
 from handloom.workers.blame import clip_error, hung_here, stage_errors
 from handloom.workers.bugs import BUG, NO_MEMORY, bugs_as_rejects, for_each
 from handloom.workers.groups.models import Models
@@ -22,7 +23,7 @@ from handloom.workers.groups.storing import Storing
 from handloom.workers.ledger import MAX_CRASHES, MAX_HANGS, ShardEntry
 from handloom.workers.setup import WorkerSetup
 from handloom.workers.shard import Shard, ShardResult
-from handloom.workers.stage_report import DECODE, READ, SHARD, WRITE, Work
+from handloom.workers.stage_report import Work
 from handloom.workers.update_rows import NewColumns
 
 
