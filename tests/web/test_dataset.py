@@ -120,6 +120,7 @@ def test_the_map_holds_each_clip_once_and_marks_judged_ones(ask, db):
     found = zip(told["ids"], told["codes"]["verb"]["of"], strict=True)
     expected = {id_: "take" if n % 2 else None for n, id_ in enumerate(IDS[:NUM])}
     assert {id_: words[code] if code >= 0 else None for id_, code in found} == expected
+    assert set(told["codes"]) >= {"dataset", "hand", "scale"}
     few = ask.get("/api/map", params={"by": "appearance", "n": 5}).json()
     assert len(few["ids"]) == 5
     assert few["total"] == NUM

@@ -252,7 +252,7 @@ def _mapped(catalogue: Catalogue, by: str, column: str, num: int) -> dict[str, A
     places, vectors = places[order], vectors[order]
     xy, explained = principal_plane(vectors)
     names = catalogue.rows.take(pa.array(places))
-    codes = {name: catalogue.codes[name] for name in WORDS if name in catalogue.codes}
+    codes = {name: catalogue.codes[name] for name in (*WORDS, "hand", "scale") if name in catalogue.codes}
     return {
         "version": catalogue.version,
         "by": by,

@@ -348,6 +348,13 @@ test("a run says how far it is, and only the newest one has stopped", () => {
   for (const state of ["gone", "silent"]) assert.equal(runs.stoppedRun({ runs: [run(state), run("done")] }).run_id, state);
 });
 
+test("a place among the others is said in words that hold", async () => {
+  const { placeWords } = await import(new URL("dataset.js", js));
+  const said = [[1, 0], [0.9941, 0], [0.99999, 0], [0.98, 0.01], [0, 0], [0, 0.25], [0.5, 0], [null, null]].map(([place, equal]) => placeWords({ place, equal }));
+  assert.deepEqual(said, ["higher than all others", "higher than 99.4 %", "higher than 99.9 %", "higher than 98 %, 1 % equal",
+    "lower than all others", "lower than 75 %, 25 % equal", "higher than 50 %", ""]);
+});
+
 test("losses of a factor of 20 are drawn logarithmically, and one point or equal ones have a place", () => {
   assert.equal(reports.axesOf([]), null);
   const flat = reports.axesOf([{ points: [[1, 0.5]] }]);

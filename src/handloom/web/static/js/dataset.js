@@ -330,11 +330,12 @@ function Outliers({ found, params }) {
   `;
 }
 
-/** Where a value lies among those of the other clips: `higher than 98 %, 1 % equal`. */
-function placeWords({ place, equal }) {
+/** Where a value lies among those of the other clips: `higher than 98 %, 1 % equal`, `lower than all others`. */
+export function placeWords({ place, equal }) {
   if (place === null) return "";
   const above = Math.max(0, 1 - place - equal);
-  return `${place >= above ? `higher than ${percent(place)}` : `lower than ${percent(above)}`}${equal > 0 ? `, ${percent(equal)} equal` : ""}`;
+  const than = (share) => (share === 1 ? "all others" : `${share > 0.99 ? Math.min(99.9, Math.floor(1000 * share) / 10) : Math.round(100 * share)} %`);
+  return `${place >= above ? `higher than ${than(place)}` : `lower than ${than(above)}`}${equal > 0 ? `, ${percent(equal)} equal` : ""}`;
 }
 
 /** Small cards of clips, with a text each; buttons judge where that is allowed. */

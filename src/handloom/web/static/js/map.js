@@ -10,6 +10,7 @@ import { clipHref, go, setParams, withQuery } from "./router.js";
 import { count, Failure, Loading, Problem } from "./states.js";
 
 const POINTS = 5000;
+const COLOUR_NAMES = { hand: "hands seen", scale: "scale of the camera path" };
 const MOST_CORNERS = 48;
 const MOST_SHOWN = 60;
 const MOST_ZOOM = 200;
@@ -47,7 +48,7 @@ export function Map({ params, version }) {
         </label>
         <label>Colour
           <select value=${shown} onChange=${(event) => setParams({ colour: event.target.value })}>
-            ${names.map((name) => html`<option key=${name} value=${name}>${name}</option>`)}
+            ${names.map((name) => html`<option key=${name} value=${name}>${COLOUR_NAMES[name] ?? name}</option>`)}
             <option value="flag">judged</option>
           </select>
         </label>
