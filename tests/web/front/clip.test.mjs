@@ -134,6 +134,20 @@ test("the camera's pyramid ends at the image's corners; under a lens that distor
   assert.ok(bent.every(Number.isFinite));
 });
 
+test("the view through the camera is as high as what the lens sees, as far as a flat image can", () => {
+  assert.equal(cameras.slopeOf(seenBy({})), 180 / 500);
+  const seen = (top, bottom) => {
+    const rays = new Float32Array(24);
+    rays.set(top, 3);
+    rays.set(bottom, 15);
+    return cameras.slopeOf(seenBy({ image_border_rays: { data: rays } }));
+  };
+  assert.ok(Math.abs(seen([0, -0.6, 0.8], [0, 0.1, 1]) - 0.75) < 1e-6);
+  const degrees = (slope) => Math.round((Math.atan(slope) * 180) / Math.PI);
+  assert.equal(degrees(seen([0, -1, -0.2], [0, 0.1, 1])), 70);
+  assert.equal(degrees(seen([NaN, NaN, NaN], [0, 0.1, 1])), 70);
+});
+
 test("points are lifted by their depth; under a lens that distorts they are those that the server lifted", async () => {
   const pose = cameras.posesOf(Float32Array.of(1, 0, 0, 1, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1), 2)(0); // one unit to the right: 2 m
   const plain = cameras.lifter(seenBy({}));

@@ -34,10 +34,22 @@ export function placesOf(at, num) {
 /** The camera's poses: `at(frame)` a Matrix4 in metres, null unknown; the identity where there is no path. fov: degrees. */
 export function cameraPoses(clip) {
   const path = isInWorld(clip) ? posesOf(clip.arrays.world_from_camera.data, clip.facts.camera?.unit_m ?? 1) : null;
-  const focal_px = clip.arrays.camera_matrix?.data[4] || clip.height;
   const at = path ?? (() => new Matrix4());
   const num = path ? clip.length : 1;
-  return { at, num, places: () => placesOf(at, num), fov: (360 / Math.PI) * Math.atan(clip.height / 2 / focal_px) };
+  return { at, num, places: () => placesOf(at, num), fov: (360 / Math.PI) * Math.atan(slopeOf(clip)) };
+}
+
+const WIDEST = Math.tan((70 * Math.PI) / 180); // a flat view of more than 140 degrees shows nothing in its middle
+
+/** y/z of what the camera sees at the middle of the image's upper or lower edge, the farther one: half the image's height; where the lens distorts, its direction there. */
+export function slopeOf({ height, arrays: { camera_matrix: matrix, image_border_rays: border } }) {
+  if (!border) return height / 2 / (matrix?.data[4] || height);
+  const num = border.data.length / 3;
+  const slopes = [num / 8, (5 * num) / 8].map((n) => {
+    const [, y, z] = border.data.subarray(3 * n, 3 * n + 3);
+    return Number.isFinite(y) && z > 0 ? Math.abs(y) / z : WIDEST;
+  });
+  return Math.min(Math.max(...slopes), WIDEST);
 }
 
 /** three_from_world: the first known camera looks away from the reader, and its up is up. */
