@@ -20,7 +20,7 @@ export const LAYERS = [
  * not the video. `onVideoError()`: the browser cannot play it, or plays its sound alone.
  * The element's `data-frame` is the frame that is drawn.
  */
-export function Player({ clip, clock, layers, frames, source, why, onVideoError, revision, label }) {
+export function Player({ clip, clock, layers, frames, source, why, onVideoError, revision, truth, label }) {
   const box = useRef(null);
   const image = useRef(null);
   const overlay = useRef(null);
@@ -62,7 +62,7 @@ export function Player({ clip, clock, layers, frames, source, why, onVideoError,
     const watch = new ResizeObserver(() => view.schedule());
     watch.observe(box.current);
     return () => watch.disconnect();
-  }, [clip, frames, revision, videoUrl]);
+  }, [clip, frames, revision, truth, videoUrl]);
   useEffect(() => () => cancelAnimationFrame(view.waiting), []);
   useVideo(video, clip, clock, videoUrl);
 

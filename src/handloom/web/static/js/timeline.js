@@ -5,14 +5,14 @@ import { short } from "./states.js";
 
 const HANDS = ["left", "right"];
 
-/** One clip's lanes on the clock. revision: changes when arrays have come. */
-export function Timeline({ clip, clock, revision }) {
+/** One clip's lanes on the clock. revision: changes when arrays have come; truth: of the clip, once it has come. */
+export function Timeline({ clip, clock, revision, truth }) {
   const { facts } = clip;
   const span_s = Math.max(clock.duration_s, clip.duration_s, 1e-6);
   const left = leftOf(span_s);
   const lanes = useMemo(() => laneRows(facts.segments, clip), [clip, revision]);
   const flags = useMemo(() => flagRows(facts.flags), [clip]);
-  const plots = useMemo(() => plotRows(clip), [clip, revision]);
+  const plots = useMemo(() => plotRows(clip, truth), [clip, revision, truth]);
   const rows = [
     ...lanes.map(({ hand, segments }) => ({
       key: `hand ${hand}`,
@@ -99,8 +99,8 @@ const PLOTS = [
 ];
 
 /** What `Plot` takes, of each number of a frame and a hand that the clip has; (T, 2) each. */
-function plotRows(clip) {
-  const arrays = { ...clip.arrays, ...clip.truth?.arrays };
+function plotRows(clip, truth) {
+  const arrays = { ...clip.arrays, ...truth?.arrays };
   if (clip.facts.camera?.path_source !== "estimated") delete arrays.error_world_mm; // the camera's then is the same
   return PLOTS.filter(({ name }) => arrays[name]).map(({ name, label, unit, most, about }) => {
     const { data } = arrays[name];

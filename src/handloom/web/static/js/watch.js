@@ -57,7 +57,7 @@ export function useClip(id, version, wantsTruth) {
     };
   }, [id, version, again]);
   useTruth(state.clip, wantsTruth && !state.truth, (changes) => setState((old) => (old.clip === state.clip ? { ...old, ...changes } : old)));
-  return { ...state, retry: () => setAgain((n) => n + 1) };
+  return { ...state, truth: wantsTruth ? state.truth : null, retry: () => setAgain((n) => n + 1) };
 }
 
 /** Load a rendered clip's truth when it is wanted: `told({truth})`, or `told({truthError})`. */
@@ -88,14 +88,13 @@ export function sourceOf(clip, chosen) {
  * loaded: of `useClip`; shape: width over height of what is shown until that of the clip is known.
  */
 export function Watch({ loaded, clock, layers, view, setView, source, setSource, title, shape = 16 / 9, children }) {
-  const { clip, frames, error, arraysError, share, tooLong, truth, truthError, retry } = loaded;
+  const { clip, frames, revision, error, arraysError, share, tooLong, truth, truthError, retry } = loaded;
   const [broken, setBroken] = useState(null); // the video that the browser could not play
   if (error) return html`<${Failure} error=${error} retry=${retry} />`;
   if (!clip) return html`<${Waiting} shape=${shape} words="Loading the clip" />`;
   if (!clip.length) return html`<p class="state">This clip has no frames: the stage that decodes its video has not run on it, or found none.</p>`;
   const shown = broken === clip ? "frames" : sourceOf(clip, source);
   const why = broken === clip ? `this browser plays no ${clip.facts.codec ?? "such file"}` : clip.facts.video?.why || "it is not known";
-  const revision = loaded.revision + (truth ? 1000 : 0);
   return html`
     ${arraysError && html`<${Failure} error=${arraysError} retry=${retry} />`}
     ${truthError && html`<${Failure} error=${truthError} />`}
@@ -104,12 +103,12 @@ export function Watch({ loaded, clock, layers, view, setView, source, setSource,
       <div class="clip-seen">
         ${clip.facts.frames && shown === "frames" && !frames && !arraysError
           ? html`<div class="clip-stage clip-waiting" style=${{ aspectRatio: `${clip.width} / ${clip.height}` }}><p role="status">Loading the frames … ${Math.round(100 * (share ?? 0))} %</p></div>`
-          : html`<${Player} clip=${clip} clock=${clock} layers=${layers} frames=${frames} source=${shown} why=${why} revision=${revision} label=${`${title}: image with hands and tracks`} onVideoError=${() => setBroken(clip)} />`}
+          : html`<${Player} clip=${clip} clock=${clock} layers=${layers} frames=${frames} source=${shown} why=${why} revision=${revision} truth=${truth} label=${`${title}: image with hands and tracks`} onVideoError=${() => setBroken(clip)} />`}
         <${SourceNote} clip=${clip} shown=${shown} setSource=${setSource} broken=${broken === clip} why=${why} />
       </div>
       <div class="clip-buttons">${children}</div>
-      <div class="clip-time"><${Timeline} clip=${clip} clock=${clock} revision=${revision} /></div>
-      <${Scene} clip=${clip} clock=${clock} layers=${layers} view=${view} setView=${setView} revision=${loaded.revision} truth=${truth ?? null} />
+      <div class="clip-time"><${Timeline} clip=${clip} clock=${clock} revision=${revision} truth=${truth} /></div>
+      <${Scene} clip=${clip} clock=${clock} layers=${layers} view=${view} setView=${setView} revision=${revision} truth=${truth ?? null} />
     </div>
   `;
 }
