@@ -142,6 +142,8 @@ def test_a_wrong_filter_is_told_and_nothing_found_says_what_to_do(browser, addre
     with opened(browser, address, "/?where=nothere%20%3D%201", expected=(400,)) as page:
         page.get_by_role("alert").first.wait_for()
         assert "nothere" in page.locator(".search-hits").inner_text()
+        page.locator(".state.failed").get_by_role("button", name="Clear filters").click()
+        wait_found(page, f"{NUM} clips")
     with opened(browser, address, "/?q.blur=1e9:") as page:
         page.get_by_role("button", name="Clear filters").last.click()
         wait_found(page, f"{NUM} clips")

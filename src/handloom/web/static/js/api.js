@@ -53,7 +53,7 @@ export async function upload(file, { signal: abort, progress = () => {} } = {}) 
     request.responseType = "json";
     request.upload.onprogress = (event) => event.lengthComputable && progress(event.loaded / event.total);
     request.onload = () => (request.status < 300 ? resolve(request.response) : reject(refusal(request, request.response)));
-    request.onerror = () => reject(noAnswer());
+    request.onerror = () => reject((trouble.value = noAnswer()));
     request.onabort = () => reject(new DOMException("the upload was stopped", "AbortError"));
     abort?.addEventListener("abort", () => request.abort());
     request.open("POST", "/api/upload");

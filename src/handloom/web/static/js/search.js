@@ -219,8 +219,23 @@ function Sort({ params, counts, ranked }) {
   `;
 }
 
+const ASKED_WRONGLY = [400, 404, 413]; // the same question gets the same answer
+
+/** The search failed: another one, or the same again. */
+function Failed({ error, again, params }) {
+  const wrong = ASKED_WRONGLY.includes(error.status);
+  const filters = wrong && filtersOf(params).length > 0;
+  const query = wrong && (params.has("query") || params.has("clip"));
+  return html`
+    <${Failure} error=${error} retry=${filters || query ? null : again}>
+      ${filters && html`<button type="button" class="button" onClick=${() => setParams({ ...withoutFilters(params), at: null })}>Clear filters</button>`}
+      ${query && html` <button type="button" class="button" onClick=${() => setParams({ ...NO_QUERY, text: params.get("text") })}>Search without it</button>`}
+    <//>
+  `;
+}
+
 function Results({ hits, shown, again, params, children }) {
-  if (hits.failed) return html`<${Failure} error=${hits.failed} retry=${again} />`;
+  if (hits.failed) return html`<${Failed} error=${hits.failed} again=${again} params=${params} />`;
   if (!shown.first) return isVideo(params) ? null : html`<${Loading} what="Searching" />`;
   if (shown.total > 0) return children;
   if (about.value.num_clips === 0) {

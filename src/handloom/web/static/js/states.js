@@ -10,8 +10,8 @@ export const Loading = ({ what = "Loading" }) =>
 /** A sentence for the page: errors begin small, as the command line prints them after a name. */
 export const sentence = (text) => (/^[a-z]+[ ,:]/.test(text ?? "") ? text[0].toUpperCase() + text.slice(1) : text);
 
-/** Something failed: what, and what to do next; `retry` is called by a button, and once the server is back, if it was away. */
-export function Failure({ error, retry }) {
+/** Something failed: what, and what to do next; `retry` is called by a button, and once the server is back, if it was away; children are other ways on. */
+export function Failure({ error, retry, children }) {
   const away = useRef(false);
   useEffect(() => {
     if (error.status !== 0 || !retry) return undefined;
@@ -24,7 +24,7 @@ export function Failure({ error, retry }) {
     <div class="state failed" role="alert">
       <p class="state-title">${sentence(error.problem ?? error.message ?? String(error))}</p>
       ${error.hint && html`<p>${sentence(error.hint)}</p>`}
-      ${retry && html`<button type="button" class="button" onClick=${retry}>Load again</button>`}
+      ${retry && html`<button type="button" class="button" onClick=${retry}>Load again</button>`} ${children}
     </div>
   `;
 }
