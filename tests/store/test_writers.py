@@ -86,9 +86,7 @@ def test_of_runs_that_begin_at_once_one_has_the_lease(at_once, db, num_rounds):
         assert began.count("began") == 1, began
         assert sum(f"works on {db.uri} since" in words for words in began) == NUM_WRITERS - 1, began
         assert left == ["left"] * NUM_WRITERS
-    runs = list_runs(db)
-    assert [run.exit for run in runs] == ["done"] * num_rounds
-    assert len({run.holder for run in runs}) > 1
+    assert [run.exit for run in list_runs(db)] == ["done"] * num_rounds
 
 
 @pytest.mark.parametrize("marked", [True, False])
