@@ -271,12 +271,9 @@ class Catalogue:
         within: of these clips alone.
         """
         told = {}
-        everywhere = np.flatnonzero(self.passing(masks, within))
+        everywhere = self._passing_but("", masks, within)
         for name in FACETS:
-            at = everywhere
-            if name in masks:
-                rest = {part: mask for part, mask in masks.items() if part != name}
-                at = np.flatnonzero(self.passing(rest, within))
+            at = self._passing_but(name, masks, within) if name in masks else everywhere
             codes, words = self._facet(name, known)
             counts = np.bincount(codes[at] + 1, minlength=len(words) + 1)
             order = np.lexsort((self._name_ranks(name, words), -counts))[:MOST_VALUES]
@@ -288,9 +285,7 @@ class Catalogue:
         """(1 + n,) the order of a facet's values by name, null first in the array and last in the order; kept."""
         if name not in self._ranks:
             by_name = sorted(range(len(words)), key=lambda at: (words[at].casefold(), words[at]))
-            ranks = np.empty(len(words) + 1, np.intp)
-            ranks[[1 + at for at in by_name] + [0]] = np.arange(len(words) + 1)
-            self._ranks[name] = ranks
+            self._ranks[name] = np.argsort([*(1 + at for at in by_name), 0])
         return self._ranks[name]
 
     def passing(self, masks: Mapping[str, Mask], within: Mask | None = None) -> Mask:
@@ -300,15 +295,16 @@ class Catalogue:
             found &= mask
         return found
 
+    def _passing_but(self, own: str, masks: Mapping[str, Mask], within: Mask | None) -> NDArray[np.intp]:
+        """Places of the clips that pass all masks but one. To count at masks takes five times as long as at places."""
+        return np.flatnonzero(self.passing({part: mask for part, mask in masks.items() if part != own}, within))
+
     def histograms(self, masks: Mapping[str, Mask], within: Mask | None = None) -> dict[str, dict[str, Any]]:
         """The distribution of each number: over all clips (`all`), and over those that pass, but for its own range."""
         told = {}
-        everywhere = np.flatnonzero(self.passing(masks, within))  # places: masks take five times as long
+        everywhere = self._passing_but("", masks, within)
         for name, distribution in self._distributions.items():
-            at = everywhere
-            if (own := f"q.{name}") in masks:
-                rest = {part: one for part, one in masks.items() if part != own}
-                at = np.flatnonzero(self.passing(rest, within))
+            at = self._passing_but(own, masks, within) if (own := f"q.{name}") in masks else everywhere
             told[name] = distribution.histogram(at)
         return told
 
