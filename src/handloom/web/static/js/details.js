@@ -20,6 +20,14 @@ export function Wide({ children }) {
   return html`<div class="clip-table" ref=${box}>${children}</div>`;
 }
 
+/** Where a clip's number lies among those of the others. place, equal: shares that are lower, and the same. */
+function placeOf({ place, equal }) {
+  if (place == null) return "–";
+  if (equal === 1) return html`<span class="soft">the same in all</span>`;
+  const words = `${percent(place)}${equal >= 0.005 ? `, ${percent(equal)} equal` : ""}`;
+  return html`<span class="clip-place"><i style=${{ width: `${100 * place}%` }}></i></span> <span class="num">${words}</span>`;
+}
+
 /** The numbers of quality with their place among all clips. */
 export function Quality({ facts }) {
   const known = (facts.quality ?? []).filter(({ value }) => value != null);
@@ -35,7 +43,7 @@ export function Quality({ facts }) {
                 (one) => html`<tr key=${one.name}>
                   <th scope="row" title=${[one.name, one.about].filter(Boolean).join(": ")}>${nameOf(one).words}</th>
                   <td class="num">${short(one.value)} ${nameOf(one).unit}</td>
-                  <td>${one.place == null ? "–" : html`<span class="clip-place"><i style=${{ width: `${100 * one.place}%` }}></i></span> <span class="num">${percent(one.place)}${one.equal >= 0.005 ? `, ${percent(one.equal)} equal` : ""}</span>`}</td>
+                  <td>${placeOf(one)}</td>
                 </tr>`,
               )}
             </tbody>
