@@ -3,6 +3,7 @@ import { html, useEffect, useRef, useState } from "../vendor/handloom-vendor.js"
 import { about, get, loadAbout, post } from "./api.js";
 import { Thumb, titleOf } from "./card.js";
 import { heights } from "./filters.js";
+import { FACETS } from "./hits.js";
 import { flagOf, judgeAll } from "./judge.js";
 import { useKeys } from "./keys.js";
 import { Map as EmbeddingMap } from "./map.js";
@@ -210,18 +211,10 @@ function Reason({ one, part, again, say }) {
   `;
 }
 
-const WORDS = [
-  ["dataset", "Dataset", "The dataset that the clip was ingested from"],
-  ["verb", "Verb", "What is done, as the dataset's annotations say"],
-  ["noun", "Noun", "With what it is done, as the dataset's annotations say"],
-  ["participant", "Participant", "The person, as the dataset names them"],
-  ["hand", "Hands seen", "Which hands of the person are seen in the clip"],
-  ["scale", "Scale of the camera path", "metric: in metres; arbitrary: the shape is known, the size is not; none: no path"],
-];
 const MOST_WORDS = 10;
 
 function Facets({ facets }) {
-  const shown = WORDS.filter(([name]) => facets[name]?.some(([value]) => value !== null));
+  const shown = FACETS.filter(([name]) => name !== "flag" && facets[name]?.some(([value]) => value !== null));
   return html`
     <div class="multiples">
       ${shown.map(([name, label, words]) => {

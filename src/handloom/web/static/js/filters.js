@@ -1,18 +1,10 @@
 // The filters beside the hits: values with counts, ranges with histograms, stages, SQL. All of it lives in the address.
 import { html, useEffect, useRef, useState } from "../vendor/handloom-vendor.js";
 import { about } from "./api.js";
+import { FACETS } from "./hits.js";
 import { setParams } from "./router.js";
 import { count, nameWords, Problem, sentence, short } from "./states.js";
 
-const FACETS = [
-  ["dataset", "Dataset"],
-  ["verb", "Verb"],
-  ["noun", "Noun"],
-  ["participant", "Participant"],
-  ["hand", "Hands seen"],
-  ["scale", "Camera's scale"],
-  ["flag", "Judged"],
-];
 const FEW = 6;
 const STATES = ["current", "outdated", "missing", "rejected"];
 
@@ -81,7 +73,7 @@ export function Filters({ answer, params, error }) {
   const stages = about.value?.stages ?? [];
   return html`
     <div class="filters">
-      ${FACETS.map(([name, label]) => html`<${Facet} key=${name} name=${name} label=${label} values=${facets[name] ?? []} params=${params} />`)}
+      ${FACETS.map(([name, label, words]) => html`<${Facet} key=${name} name=${name} label=${label} words=${words} values=${facets[name] ?? []} params=${params} />`)}
       ${histograms.length > 0 && html`<${Ranges} histograms=${histograms} params=${params} />`}
       ${stages.length > 0 && html`<${StageFilter} stages=${stages} params=${params} />`}
       <${Where} params=${params} error=${error} />
@@ -89,7 +81,7 @@ export function Filters({ answer, params, error }) {
   `;
 }
 
-function Facet({ name, label, values, params }) {
+function Facet({ name, label, words, values, params }) {
   const [all, setAll] = useState(false);
   const [find, setFind] = useState("");
   const chosen = params.getAll(name);
@@ -102,7 +94,7 @@ function Facet({ name, label, values, params }) {
   const toggle = (value, on) => set({ [name]: on ? [...chosen, value] : chosen.filter((one) => one !== value) });
   return html`
     <details class="filter" open>
-      <summary>${label}</summary>
+      <summary title=${words}>${label}</summary>
       <fieldset aria-label=${label}>
         ${rows.length > 12 && html`<input type="search" class="small" placeholder=${`Find in ${count(rows.length, "value")}`} aria-label=${`Find in ${label}`} value=${find} onInput=${(event) => setFind(event.target.value)} />`}
         ${shown.map(

@@ -8,8 +8,16 @@ const MOST_LIMIT = 200; // of one answer
 /** Parameters of the address that are part of the search; all others (which hit is selected) are not. */
 const NAMES = ["text", "clip", "query", "by", "from_s", "to_s", "where", "stage", "sort", "lasso"];
 
-/** Parameters that choose among values; an empty one means: unknown. */
-export const FACETS = ["dataset", "verb", "noun", "participant", "hand", "scale", "flag"];
+/** Parameters that choose among values, their names for the reader, and what they mean; an empty value means: unknown. */
+export const FACETS = [
+  ["dataset", "Dataset", "The dataset that the clip was ingested from"],
+  ["verb", "Verb", "What is done, as the dataset's annotations say"],
+  ["noun", "Noun", "With what it is done, as the dataset's annotations say"],
+  ["participant", "Participant", "The person, as the dataset names them"],
+  ["hand", "Hands seen", "Which hands of the person are seen in the clip"],
+  ["scale", "Scale of the camera path", "metric: in metres; arbitrary: the shape is known, the size is not; none: no path"],
+  ["flag", "Judged", "What people think of the clip: good or bad, or nothing yet"],
+];
 
 /** The search of an address, always written the same way: `URLSearchParams` without what is not part of it. */
 export function searchOf(params) {
@@ -18,7 +26,7 @@ export function searchOf(params) {
   for (const name of [...NAMES, ...ranges]) {
     for (const value of params.getAll(name)) if (value.trim()) result.append(name, value.trim());
   }
-  for (const name of FACETS) for (const value of params.getAll(name)) result.append(name, value);
+  for (const [name] of FACETS) for (const value of params.getAll(name)) result.append(name, value);
   return result;
 }
 
