@@ -160,10 +160,27 @@ def test_a_csv_file_carries_judgements_and_later_ones_win(db, tmp_path):
     assert read_csv(db, tmp_path / "kept.csv") == (1, 1)
     assert (judgement_of(db, IDS[0])["verdict"], judgement_of(db, IDS[1])["verdict"]) == ("good", "good")
     assert judgement_of(db, IDS[0])["clips_version"] == 3
+    assert judgement_of(db, IDS[0])["note"] == first[0].note
     (tmp_path / "wrong.csv").write_text(f"clip_id,verdict,at\n{IDS[2]},good,\n{IDS[3]},good,yesterday\n")
     with pytest.raises(ConfigError, match=r"row 2 \(line 3\).*yesterday"):
         read_csv(db, tmp_path / "wrong.csv")
     assert IDS[2] not in db.judged()
+
+
+def test_notes_of_many_lines_come_back_as_they_were(db, tmp_path):
+    """A line of a note may look like a row, and hold any delimiter and half a quote."""
+    notes = ["a\n" * 40 + "end", f'{IDS[2]},good\n"', 'one "\n\n;;;;;;;;\n\ttwo', "=1+1", "\u202eabc\n,,,,,,"]
+    judge(db, [Judgement(id_, "good", note=note) for id_, note in zip(IDS, notes, strict=False)])
+    before = db.judgements().to_pylist()
+    write_csv(db.judgements(), tmp_path / "kept.csv")
+    for id_ in IDS[: len(notes)]:
+        db.judge(id_, None)
+    assert read_csv(db, tmp_path / "kept.csv") == (len(notes), 0)
+    assert db.judgements().to_pylist() == before
+    (tmp_path / "odd.csv").write_text(f'clip_id,verdict,note\n{IDS[0]},bad,"ends never\n{IDS[1]},bad,\n')
+    with pytest.raises(ConfigError, match=r"row 1 \(line 2\): no CSV: unexpected end of data"):
+        read_csv(db, tmp_path / "odd.csv")
+    assert db.judgements().to_pylist() == before
 
 
 def test_the_command_lists_and_exports(db, tmp_path):

@@ -53,13 +53,15 @@ class CsvRow:
 
 
 def read_rows(
-    path: str, what: str, options: Options = None, if_empty: str = "download it again"
+    path: str, what: str, options: Options = None, if_empty: str = "download it again", strict: bool = False
 ) -> tuple[list[str], Iterator[CsvRow]]:
     """The header's columns, and the rows. Lines of empty cells and columns without a name are skipped: spreadsheets
     write both around the cells in use. A line break in a quoted cell becomes a space.
 
     Args:
         if_empty: what to do about an empty file.
+        strict: of a file that a program wrote: line breaks in quoted cells stay, and a stray quote is a problem of its
+            row and of all after it.
 
     Raises:
         ConfigError: the file cannot be read, is empty, or names a column twice.
@@ -83,7 +85,8 @@ def read_rows(
     if twice := sorted({name for name in named if named.count(name) > 1}):
         raise ConfigError(f"{what} {path} has the column {printable(twice[0])} twice", "expected every column once")
     by_name = {name: i for i, name in enumerate(columns) if name}
-    return named, _rows(path, lines, first + 1, by_name, len(columns), delimiter)
+    rows = _strict_rows if strict else _rows
+    return named, rows(path, lines, first + 1, by_name, len(columns), delimiter)
 
 
 def _cells(line: str, delimiter: str) -> list[str]:
@@ -110,6 +113,27 @@ def _rows(
         if not _is_text("\n".join(lines[here:i])):
             problem = "bytes that are no text (neither UTF-8 nor UTF-16): save it as CSV UTF-8"
         yield CsvRow(path, number, here + 1, columns, cells, width, problem, delimiter)
+
+
+def _strict_rows(
+    path: str, lines: list[str], first: int, columns: dict[str, int], width: int, delimiter: str
+) -> Iterator[CsvRow]:
+    reader = csv.reader((f"{line}\n" for line in lines[first:]), delimiter=delimiter, strict=True)
+    number, line = 0, first + 1
+    while True:
+        cells, problem = [], ""
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            problem = f"no CSV: {error}"
+        if problem or any(map(str.strip, cells)):
+            number += 1
+            if not _is_text("\n".join(cells)):
+                problem = "bytes that are no text (neither UTF-8 nor UTF-16): save it as CSV UTF-8"
+            yield CsvRow(path, number, line, columns, cells, width, problem, delimiter)
+        line = first + reader.line_num + 1
 
 
 def _joined(lines: list[str], first: int, width: int, delimiter: str) -> tuple[list[str], int] | None:

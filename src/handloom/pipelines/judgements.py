@@ -70,7 +70,8 @@ def read_csv(db: Database, path: Path) -> tuple[int, int]:
     Returns how many were added, and how many left out because the table's are as late or later. Raises ConfigError,
     with the line, for one that cannot be used; StoreError for a clip without a row.
     """
-    columns, rows = read_rows(str(path), "the judgements", if_empty="`handloom judgements --csv` writes one")
+    hint = "`handloom judgements --csv` writes one"
+    columns, rows = read_rows(str(path), "the judgements", if_empty=hint, strict=True)
     if missing := [name for name in ("clip_id", "verdict") if name not in columns]:
         hint = f"a header with {', '.join(JUDGEMENTS.names)}; the first two are needed"
         raise ConfigError(f"{path} has no column {missing[0]!r}", hint)
