@@ -50,8 +50,13 @@ class LocalRay:
         self._running.close()
 
     def _start(self) -> None:
+        from ray._private import worker
+
         from handloom.pipelines.cluster.connect import joined
 
+        # What a node says, such as that it has started many workers, Ray prints on stdout, whenever it comes. `joined`
+        # redirects that; a command that finds this Ray in its process does not, and a test would read it as its JSON.
+        worker._worker_logs_enabled = False
         with contextlib.ExitStack() as starting:
             patch = starting.enter_context(pytest.MonkeyPatch.context())
             for folder in (self.site, TESTS):  # workers import `support`, too
