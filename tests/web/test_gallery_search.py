@@ -107,6 +107,17 @@ def test_counts_of_facets_are_what_choosing_them_finds(client):
             assert counts == sorted(counts, key=lambda one: (-one[1], one[0] is None, (one[0] or "").casefold()))
 
 
+@pytest.mark.parametrize(
+    "query", ["", "text=drawer", "text=drawer&hand=both", f"clip={quote(gallery_clip(2).clip_id)}&by=motion"]
+)
+def test_how_many_clips_are_counted_is_told(client, query):
+    """The sum of every facet that is not chosen itself."""
+    told = client.get(f"/api/search?facets=1&limit=1&{query}").json()
+    for name in ("dataset", "verb", "scale"):
+        assert sum(count for _, count in told["facets"][name]) == told["num_counted"] >= told["total"], name
+    assert "num_counted" not in client.get(f"/api/search?{query}").json()
+
+
 def test_histograms_count_every_clip_once(client):
     told = client.get("/api/search?facets=1&q.blur=5:&hand=left&hand=both").json()
     all_but_blur = client.get("/api/search?hand=left&hand=both").json()["total"]

@@ -184,6 +184,7 @@ class Searches:
         page = places[offset : offset + limit].tolist()
         told |= {"total": total, "hits": self._hits(catalogue, page, known, found)}
         if facets:
+            told["num_counted"] = int((passing if within is None else passing & within).sum())
             told["facets"] = catalogue.facets(masks, known, within)
             told["histograms"] = catalogue.histograms(masks, within)
         told["took_ms"] = round(1000 * (time.perf_counter() - begun), 2)

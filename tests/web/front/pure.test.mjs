@@ -249,6 +249,15 @@ test("every filter is shown, can be taken away alone, and all at once", () => {
   assert.equal(router.changed(params, filters.withoutFilters(params)).toString(), "text=cup&at=3");
 });
 
+test("of which clips the counts are is told where fewer are listed", () => {
+  const words = (total, num_counted, query = "text=cup") => filters.countedWords({ total, num_counted }, new URLSearchParams(query));
+  assert.equal(words(2000, 22030), "The counts are of all 22,030 clips that pass the filters, not of the 2,000 in the list.");
+  assert.equal(words(5, 5), "");
+  assert.equal(words(5, 6, "clip=a"), "", "all but the clip itself");
+  assert.match(words(5, 7, "clip=a"), /all 7 clips/);
+  assert.equal(filters.countedWords(null, new URLSearchParams()), "");
+});
+
 test("a number has its unit in brackets, in the list and in what holds", () => {
   assert.equal(states.nameWords("hand_max_speed_m_s"), "hand max speed (m/s)");
   assert.equal(states.nameWords("num_frames"), "frames");

@@ -66,13 +66,22 @@ export function Chips({ params }) {
   `;
 }
 
+/** Of which clips the counts are, where a search lists fewer than pass the filters; "" where it lists them all. */
+export function countedWords(answer, params) {
+  const others = (answer?.num_counted ?? 0) - (params.has("clip") ? 1 : 0); // a clip is not among those like it
+  if (!answer || others <= answer.total) return "";
+  return `The counts are of all ${count(answer.num_counted, "clip")} that pass the filters, not of the ${answer.total.toLocaleString("en")} in the list.`;
+}
+
 /** All filters; `answer` is the first answer of the search that is shown (facets, histograms), or null. */
 export function Filters({ answer, params, error }) {
   const facets = answer?.facets ?? {};
   const histograms = Object.entries(answer?.histograms ?? {}).filter(([, { all }]) => all.some((number) => number > 0));
   const stages = about.value?.stages ?? [];
+  const counted = countedWords(answer, params);
   return html`
     <div class="filters">
+      ${counted && html`<p class="soft small counted">${counted}</p>`}
       ${FACETS.map(([name, label, words]) => html`<${Facet} key=${name} name=${name} label=${label} words=${words} values=${facets[name] ?? []} params=${params} />`)}
       ${histograms.length > 0 && html`<${Ranges} histograms=${histograms} params=${params} />`}
       ${stages.length > 0 && html`<${StageFilter} stages=${stages} params=${params} />`}

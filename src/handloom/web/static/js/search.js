@@ -72,6 +72,7 @@ export function Page({ params }) {
           ${!wide && html`<button type="button" class="button small" onClick=${() => setFiltersOpen(true)}>Filters${filtersOf(params).length > 0 && ` (${filtersOf(params).length})`}</button>`}
           <${Sort} params=${params} counts=${counts} ranked=${isRanked(hits.search)} />
         </div>
+        <${Unused} parts=${shown.first?.unused ?? {}} />
         <${Chips} params=${params} />
         <div class=${hits === shown ? "search-hits" : "search-hits old"}>
           <${Results} hits=${hits} shown=${shown} again=${again} params=${params}>
@@ -187,8 +188,6 @@ const SCORES = {
 function Found({ hits, shown, again }) {
   const { first } = shown;
   if (!first) return html`<span class="found" role="status"></span>`;
-  const unused = Object.entries(first.unused ?? {});
-  const unusedWords = unused.map(([part, why]) => `${part} (${why})`).join("; "); // cut on a narrow page: whole under the pointer
   const capped = isRanked(shown.search) && first.total === first.num_listed_at_most;
   const newer = about.value.version > first.version;
   return html`
@@ -198,9 +197,14 @@ function Found({ hits, shown, again }) {
       ${hits !== shown && !hits.failed && html` <span class="spinner" aria-hidden="true"></span>`}
       <span class="soft num" title=${`${Math.round(shown.took ?? first.took_ms)} ms until the page had the answer`}> ${short1(first.took_ms)} ms${first.exact === false ? ", approximate" : ""}</span>
       ${first.scoring && html`<span class="soft"> · ${SCORES[first.scoring] ?? first.scoring}</span>`}
-      ${unused.length > 0 && html`<span class="warning" title=${unusedWords}> · not used: ${unusedWords}</span>`}
     </span>
   `;
+}
+
+/** Parts of the query that found nothing, and why: no fault, the other parts did. */
+function Unused({ parts }) {
+  const told = Object.entries(parts).map(([part, why]) => `${part} (${why})`);
+  return told.length > 0 && html`<p class="unused soft small" role="status">Without ${told.join("; without ")}</p>`;
 }
 
 const short1 = (number) => (number < 10 ? number.toFixed(1) : Math.round(number).toLocaleString("en"));
