@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Iterable
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from handloom.errors import ConfigError, HandloomError
 from handloom.retrieval.words import MEANING
 from handloom.schemas.tables.stage_columns import key_column
 from handloom.store.filters import both, calls_only, clause, in_list
-from handloom.store.search.results import Hits
+from handloom.store.search.results import Hits, Part
 from handloom.web.answers import (
     Stopped,
     TookTooLong,
@@ -85,6 +85,11 @@ class Ranked:
     hits: Hits
     places: NDArray[np.int64]
     complete: bool
+
+    @cached_property
+    def sharing(self) -> Counter[tuple[str, int | None]]:
+        """How many of these clips have a rank of a part: equal scores share one."""
+        return Counter((name, part.rank) for hit in self.hits for name, part in hit.parts.items())
 
 
 class Searches:
@@ -213,7 +218,7 @@ class Searches:
         told = []
         for place, row, has_frames in zip(page, catalogue.facts(page), frames, strict=True):
             hit = by_id.get(row["clip_id"])
-            parts = {} if hit is None else {name: part._asdict() for name, part in hit.parts.items()}
+            parts = {} if hit is None or found is None else _parts_told(hit.parts, found.sharing)
             flag = FLAGS[flags[place]]
             told.append(
                 row
@@ -227,6 +232,12 @@ class Searches:
                 }
             )
         return told
+
+
+def _parts_told(parts: Mapping[str, Part], sharing: Counter[tuple[str, int | None]]) -> dict[str, dict[str, Any]]:
+    """What each part says of a clip; equal: how many of the ranked clips have its rank."""
+    ranked = {name: None if part.rank is None else sharing[name, part.rank] for name, part in parts.items()}
+    return {name: part._asdict() | {"equal": ranked[name]} for name, part in parts.items()}
 
 
 def sql_of(catalogue: Catalogue, filters: Filters, known: Known) -> str | None:

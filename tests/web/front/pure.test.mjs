@@ -315,7 +315,14 @@ test("words for numbers", () => {
   assert.equal(states.duration(null), "–");
   assert.equal(states.short(0.123456), "0.123");
   assert.equal(states.short(NaN), "–");
-  assert.deepEqual(card.whyOf({ parts: { motion: { score: 0.912, rank: 1 }, look: { score: null, rank: null } } }), ["motion 0.912 #1", "look –"]);
+});
+
+test("a card says why it was found on one line, and all of it under the pointer", () => {
+  const motion = { score: 0.912, rank: 1, equal: 12 };
+  assert.deepEqual(card.whyOf({ parts: { motion } }), ["motion 0.912 #1"]);
+  assert.deepEqual(card.whyOf({ parts: { words: motion, meaning: { score: 0.5, rank: 3 }, look: { score: 0.31, rank: null } } }), ["words #1", "meaning #3", "look 0.31"]);
+  assert.equal(card.whyWords({ score: 0.0325, parts: { motion, look: { score: null, rank: null, equal: null } } }), "score 0.0325: motion 0.912 (#1, as 12 of the ranked clips); look –");
+  assert.equal(card.whyWords({ score: null }), "score –");
 });
 
 test("a line on the map comes back from its address, with few corners", async () => {

@@ -134,12 +134,23 @@ export function Thumb({ hit, play, height = 160 }) {
 /** What the clip is in a few words: narration, or verb and noun, or its id. */
 export const titleOf = (hit) => hit.narration || [hit.verb, hit.noun].filter(Boolean).join(" ") || hit.clip_id;
 
-/** Why it was found: each part's score and rank, as `motion 0.91 #1`. */
+/** Why it was found, for one line of a card: `motion 0.91 #1`; of several parts the ranks, and a score where there is none. */
 export function whyOf(hit) {
-  return Object.entries(hit.parts ?? {}).map(([name, part]) => {
-    const rank = part?.rank === null || part?.rank === undefined ? "" : ` #${part.rank}`;
-    return `${name} ${short(part?.score ?? null)}${rank}`;
+  const parts = Object.entries(hit.parts ?? {});
+  return parts.map(([name, part]) => {
+    const score = ` ${short(part?.score ?? null)}`;
+    const rank = Number.isInteger(part?.rank) ? ` #${part.rank}` : "";
+    return name + (rank && parts.length > 1 ? rank : score + rank);
   });
+}
+
+/** The same, all of it: scores, ranks, and how many share one. */
+export function whyWords(hit) {
+  const parts = Object.entries(hit.parts ?? {}).map(([name, part]) => {
+    const shared = part?.equal > 1 ? `, as ${part.equal.toLocaleString("en")} of the ranked clips` : "";
+    return `${name} ${short(part?.score ?? null)}${Number.isInteger(part?.rank) ? ` (#${part.rank}${shared})` : ""}`;
+  });
+  return `score ${short(hit.score)}${parts.length ? `: ${parts.join("; ")}` : ""}`;
 }
 
 const FLAGS = { good: ["✓", "judged good"], bad: ["✗", "judged bad"] };
@@ -187,7 +198,7 @@ export function Card({ hit, index, total, selected, tab, ranked, select, more, c
       <span class="card-meta" title=${`${hit.dataset} · ${hit.video_id}`}>
         ${hit.dataset} · ${[hit.verb, hit.noun].filter(Boolean).join(" ") || hit.video_id}
       </span>
-      ${ranked && html`<span class="card-why num" title=${`score ${short(hit.score)}: ${why.join(", ")}`}>${why.join(" · ") || `score ${short(hit.score)}`}${matched && ` · at ${duration(hit.match_start_s)}`}</span>`}
+      ${ranked && html`<span class="card-why num" title=${whyWords(hit)}>${why.join(" · ") || `score ${short(hit.score)}`}${matched && ` · at ${duration(hit.match_start_s)}`}</span>`}
       <button type="button" class="button card-more" tabindex=${tab ? 0 : -1} onClick=${() => more(hit)} title="Clips like this one (m)">like this</button>
     </div>
   `;
