@@ -118,6 +118,15 @@ def test_how_many_clips_are_counted_is_told(client, query):
     assert "num_counted" not in client.get(f"/api/search?{query}").json()
 
 
+def test_which_facets_tell_clips_apart_is_told(client, tmp_path):
+    counts = client.get("/api/search?facets=1&limit=1").json()["facets"]
+    told = client.get("/api/about").json()["facets"]
+    assert set(told) == {name for name, values in counts.items() if len(values) > 1} == set(counts) - {"dataset"}
+    for num in (0, 1):
+        with client_of(gallery_db(tmp_path / str(num), range(num))) as few:
+            assert few.get("/api/about").json()["facets"] == []
+
+
 def test_histograms_count_every_clip_once(client):
     told = client.get("/api/search?facets=1&q.blur=5:&hand=left&hand=both").json()
     all_but_blur = client.get("/api/search?hand=left&hand=both").json()["total"]

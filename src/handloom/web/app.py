@@ -75,6 +75,7 @@ def about(gallery: Gallery) -> dict[str, Any]:
         "embeddings": list(embedding_columns(catalogue.schema)),
         "recordings": find_spec("rerun") is not None,  # for downloads
         "texts": catalogue.has_words,
+        "facets": catalogue.telling(gallery.known().verdicts),
         "columns": [*FACETS, *catalogue.numbers],
         "numbers": {name: {**NUMBERS, **QUALITY_FIELDS}.get(name, "") for name in catalogue.numbers},
         "stages": stages_of(catalogue.schema),

@@ -281,6 +281,11 @@ class Catalogue:
             told[name] = [[values[place], int(counts[place])] for place in order if counts[place]]
         return told
 
+    def telling(self, verdicts: Mapping[str, str]) -> list[str]:
+        """The facets by which clips of this version differ; `flag` as soon as one is judged."""
+        found = [name for name, (codes, _) in self.codes.items() if len(codes) and codes.min() != codes.max()]
+        return [*found, "flag"] if self.flag_codes(verdicts).any() else found
+
     def _name_ranks(self, name: str, words: Sequence[str]) -> NDArray[np.intp]:
         """(1 + n,) the order of a facet's values by name, null first in the array and last in the order; kept."""
         if name not in self._ranks:

@@ -249,6 +249,15 @@ test("every filter is shown, can be taken away alone, and all at once", () => {
   assert.equal(router.changed(params, filters.withoutFilters(params)).toString(), "text=cup&at=3");
 });
 
+test("a facet that tells clips of the database apart stays, whatever was found", () => {
+  const known = { facets: ["verb", "flag"], num_clips: 9 };
+  for (const rows of [[], [["cut", 3]], [["cut", 3], ["pour", 1]]]) assert.ok(filters.isShown("verb", rows, known), rows);
+  assert.ok(!filters.isShown("noun", [["cup", 9]], known) && !filters.isShown("noun", [], known), "all clips have it");
+  assert.ok(filters.isShown("noun", [["fork", 0]], known), "an address chose it");
+  assert.ok(filters.isShown("dataset", [["mine", 9]], known) && !filters.isShown("dataset", [], { facets: [], num_clips: 0 }));
+  assert.ok(!filters.isShown("flag", [["none", 9]], { facets: [] }) && filters.isShown("flag", [["good", 9]], { facets: [] }));
+});
+
 test("of which clips the counts are is told where fewer are listed", () => {
   const words = (total, num_counted, query = "text=cup") => filters.countedWords({ total, num_counted }, new URLSearchParams(query));
   assert.equal(words(2000, 22030), "The counts are of all 22,030 clips that pass the filters, not of the 2,000 in the list.");

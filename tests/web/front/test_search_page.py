@@ -156,6 +156,7 @@ def test_an_image_is_chosen_or_dropped(browser, address):
         page.set_input_files("input[type=file]", image)
         until(page, "location.search.includes('query=')")
         page.locator(".query-clip", has_text="cup.jpg").wait_for()
+        until(page, "document.querySelector('.query-clip img')?.naturalWidth === 64")  # the file itself
         assert state(page)["by"] == ["look"]
         held = page.evaluate_handle(
             """bytes => {

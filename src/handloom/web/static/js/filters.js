@@ -90,6 +90,16 @@ export function Filters({ answer, params, error }) {
   `;
 }
 
+/**
+ * Whether a facet is shown, whatever was found: one that tells the clips of the database apart stays where it is. rows:
+ * `[[value, count]]` of those found and chosen; known: what `/api/about` says.
+ */
+export function isShown(name, rows, known) {
+  if (rows.length > 1 || rows.some(([, number]) => number === 0)) return true;
+  if (name === "flag" && rows.some(([value]) => value !== "none")) return true; // judged since
+  return Boolean(known?.facets?.includes(name) || (name === "dataset" && known?.num_clips));
+}
+
 function Facet({ name, label, words, values, params }) {
   const [all, setAll] = useState(false);
   const [find, setFind] = useState("");
@@ -98,8 +108,8 @@ function Facet({ name, label, words, values, params }) {
   const rows = [...known, ...chosen.filter((value) => !known.some(([one]) => one === value)).map((value) => [value, 0])];
   const matching = rows.filter(([value]) => value.toLowerCase().includes(find.toLowerCase()));
   const shown = all || find ? matching : matching.filter(([value], index) => index < FEW || chosen.includes(value));
-  const tells = name === "dataset" || (name === "flag" && rows[0]?.[0] !== "none"); // also with one value alone
-  if (!rows.length || (rows.length === 1 && !chosen.length && !tells)) return null;
+  if (!isShown(name, rows, about.value)) return null;
+  const alone = rows.length === 1 && !chosen.length; // all that were found have it
   const toggle = (value, on) => set({ [name]: on ? [...chosen, value] : chosen.filter((one) => one !== value) });
   return html`
     <details class="filter" open>
@@ -108,13 +118,14 @@ function Facet({ name, label, words, values, params }) {
         ${rows.length > 12 && html`<input type="search" class="small" placeholder=${`Find in ${count(rows.length, "value")}`} aria-label=${`Find in ${label}`} value=${find} onInput=${(event) => setFind(event.target.value)} />`}
         ${shown.map(
           ([value, number]) => html`
-            <label key=${value} class=${number ? "choice" : "choice none"}>
+            <label key=${value} class=${number && !alone ? "choice" : "choice none"} title=${alone ? "All clips that were found have it" : null}>
               <input type="checkbox" checked=${chosen.includes(value)} onChange=${(event) => toggle(value, event.target.checked)} />
               <span class=${value ? "choice-text" : "choice-text soft"} title=${value}>${value || "unknown"}</span>
               <span class="num soft">${number.toLocaleString("en")}</span>
             </label>
           `,
         )}
+        ${!rows.length && html`<p class="soft small">of no clip</p>`}
         ${name === "flag" && html`<${Downloads} />`}
         ${!find && matching.length > FEW && html`<button type="button" class="button quiet small" onClick=${() => setAll(!all)}>${all ? "Fewer" : `All ${matching.length}`}</button>`}
       </fieldset>

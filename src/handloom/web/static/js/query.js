@@ -75,6 +75,32 @@ export function Box({ params, box, send, control }) {
 
 let before = null; // the address from which the last file was sent
 
+const PREVIEWS_KEPT = 8;
+const previews = new Map(); // id of an upload -> address of the file in the browser's memory
+
+function keepPreview(query, file) {
+  previews.set(query, URL.createObjectURL(file));
+  if (previews.size <= PREVIEWS_KEPT) return;
+  const [oldest, url] = previews.entries().next().value;
+  URL.revokeObjectURL(url);
+  previews.delete(oldest);
+}
+
+/** The file that is searched by, as this window sent it; nothing after the page was loaded again, or where the browser cannot show it. */
+function Preview({ query, kind }) {
+  const [gone, setGone] = useState(null);
+  const url = previews.get(query);
+  if (!url || gone === url) return null;
+  const failed = () => setGone(url);
+  return html`
+    <div class="thumb"><div class="thumb-inside whole">
+      ${kind === "image"
+        ? html`<img src=${url} alt="" decoding="async" onError=${failed} />`
+        : html`<video src=${`${url}#t=0.1`} muted playsinline preload="auto" tabindex="-1" aria-hidden="true" onError=${failed}></video>`}
+    </div></div>
+  `;
+}
+
 /** A file on its way to the server: `[{name, share, error}` or null`, send(file), stop()]`. */
 export function useUpload() {
   const [sending, setSending] = useState(null);
@@ -96,6 +122,7 @@ export function useUpload() {
       if (abort.current !== mine) return;
       setSending(null);
       if (!from.params.has("query")) before = from;
+      keepPreview(answer.query, file);
       setParams({ ...NO_QUERY, query: answer.query, name: answer.name, kind: answer.kind, by: answer.kind === "image" ? "look" : null, sort: null });
     } catch (error) {
       if (error.name !== "AbortError") setSending({ name, error });
@@ -191,7 +218,7 @@ export function Query({ params }) {
   return html`
     <div class="query">
       ${clip && html`<a class="query-clip" href=${clipHref(clip)} title=${`Open ${clip}`}><${Thumb} hit=${{ clip_id: clip }} height=${96} /><span>like <b>${clip}</b></span></a>`}
-      ${query && html`<span class="query-clip"><span>like the file <b>${params.get("name") ?? "you sent"}</b></span></span>`}
+      ${query && html`<span class="query-clip"><${Preview} key=${query} query=${query} kind=${params.get("kind")} /><span>like the file <b>${params.get("name") ?? "you sent"}</b></span></span>`}
       ${(from || to) && html`<span class="chip">seconds ${from || "0"} to ${to || "end"} <button type="button" aria-label="The whole clip" onClick=${() => setParams({ from_s: null, to_s: null, at: null })}>✕</button></span>`}
       <span class="switch" role="group" aria-label="Alike by">
         ${ways.map((way) => html`<button key=${way} type="button" class="button small" aria-pressed=${way === by} onClick=${() => choose(way)}>${WAYS[way] ?? way.replaceAll("_", " ")}</button>`)}
