@@ -65,6 +65,27 @@ def test_every_answer_has_the_headers(client):
         assert headers["referrer-policy"] == "no-referrer"
 
 
+BROWSER = "text/html,application/xhtml+xml,*/*;q=0.8"
+
+
+@pytest.mark.parametrize(
+    ("path", "accept", "kind"),
+    [
+        ("/nowhere", BROWSER, "text/html"),
+        ("/dataset/more", BROWSER, "text/html"),
+        ("/apis", BROWSER, "text/html"),
+        ("/nowhere", "*/*", "application/json"),
+        ("/api/nothing", BROWSER, "application/json"),
+        ("/static/nothing.js", BROWSER, "application/json"),
+        ("/reports/7/x.html", BROWSER, "application/json"),
+    ],
+)
+def test_a_mistyped_address_is_a_page_for_browsers(client, path, accept, kind):
+    answer = client.get(path, headers={"Accept": accept})
+    assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (404, kind)
+    assert client.post(path, json={}, headers={"Accept": BROWSER}).headers["content-type"] == "application/json"
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

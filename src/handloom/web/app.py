@@ -26,7 +26,7 @@ from handloom.schemas.tables.embeddings import embedding_columns
 from handloom.schemas.tables.robot import TABLE as EPISODES
 from handloom.store.filters import stages_of
 from handloom.web import dataset, judging, searching
-from handloom.web.access import LOOPBACK, Access
+from handloom.web.access import LOOPBACK, REPORTS, Access
 from handloom.web.answers import (
     NotThere,
     blocking,
@@ -46,6 +46,8 @@ from handloom.web.gallery import Gallery
 STATIC = Path(__file__).parent / "static"
 PAGES = ("/", "/clip", "/clip/{rest:path}", "/dataset", "/episodes", "/episode", "/episode/{rest:path}")
 """Addresses of pages: all are one file, whose scripts read the address."""
+DATA = ("/api/", "/media/", "/download/", "/static/", REPORTS)
+"""Addresses that scripts ask: their errors are JSON, whoever asks."""
 PARTS: tuple[Callable[[Gallery], list[Route]], ...] = (
     *(searching.routes, facts.routes, truth.routes, media.routes),
     *(dataset.routes, judging.routes, episodes.routes, reports.routes),
@@ -88,10 +90,17 @@ def make_app(gallery: Gallery, hosts: frozenset[str] = LOOPBACK, token: str | No
     async def tell(request: Request) -> Response:
         return json_answer(request, await blocking(about, gallery))
 
-    async def page(request: Request) -> Response:
+    async def page(request: Request, status: int = 200) -> Response:
         if not (STATIC / "index.html").is_file():
             raise NotThere("the pages are not installed: static/index.html is missing", "install handloom again")
-        return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+        return FileResponse(STATIC / "index.html", status_code=status, headers={"Cache-Control": "no-cache"})
+
+    async def no_address(request: Request, error: Exception) -> Response:
+        asks_page = request.method == "GET" and "text/html" in request.headers.get("accept", "")
+        is_404 = isinstance(error, HTTPException) and error.status_code == 404
+        if is_404 and asks_page and not request.url.path.startswith(DATA):
+            return await page(request, 404)  # its scripts say that there is no such page
+        return http_error(request, error)
 
     @asynccontextmanager
     async def running(app: Starlette) -> AsyncIterator[None]:
@@ -104,7 +113,7 @@ def make_app(gallery: Gallery, hosts: frozenset[str] = LOOPBACK, token: str | No
     routes.append(Mount("/static", GZipMiddleware(StaticFiles(directory=STATIC), minimum_size=1400), name="static"))
     errors: dict[Any, Any] = {
         HandloomError: handloom_error,
-        HTTPException: http_error,
+        HTTPException: no_address,
         ModuleNotFoundError: missing_package,
         ClientDisconnect: gone_away,
         FormParserError: no_form,

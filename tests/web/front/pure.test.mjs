@@ -322,6 +322,7 @@ test("words for numbers", () => {
   assert.equal(states.duration(65), "1:05");
   assert.equal(states.duration(3723), "1:02:03");
   assert.equal(states.duration(null), "–");
+  assert.deepEqual([17.28, 59.9, 60, 252, 3600, 4442400].map(states.lengthWords), ["17.3 s", "59.9 s", "1 min", "4.2 min", "1 h", "1,234 h"]);
   assert.equal(states.short(0.123456), "0.123");
   assert.equal(states.short(NaN), "–");
 });

@@ -109,7 +109,7 @@ def status(db: Database) -> dict[str, Any]:
         "outdated_examples": list(outdated or ())[:NUM_EXAMPLES],
         "outdated_fields": dict(Counter(name for fields in (outdated or {}).values() for name in sorted(fields))),
         "frames": sum_of(totals, "num_frames"),
-        "hours": round(sum_of(totals, "duration_s") / 3600, 3),
+        "hours": round(sum_of(totals, "duration_s") / 3600, 6),
         "clips_of_people": people.num_rows if people is not None else 0,
         "clips_of_robots": totals.num_rows - people.num_rows if totals is not None and people is not None else 0,
         **_episodes(db),
@@ -172,7 +172,7 @@ def status_text(values: dict[str, Any]) -> str:
         f"{values['db']}  (version {values['version'] if values['version'] is not None else '-'})",
         f"  clip list {values['clip_list']:>8}   rows {values['clips']}, rejects {values['rejects']}, "
         f"pending {values['pending']}",
-        f"  frames    {values['frames']:>8}   {values['hours']} h of video",
+        f"  frames    {values['frames']:>8}   {round(values['hours'], 3)} h of video",
         *robots,
         f"  hands     left in {left}, right in {values['clips_with_right_hand']}" + (", of people" if robots else ""),
         *_odd_lines(values),

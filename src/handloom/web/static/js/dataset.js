@@ -10,7 +10,7 @@ import { Map as EmbeddingMap } from "./map.js";
 import { jump, Part } from "./parts.js";
 import { clipHref, setParams, withQuery } from "./router.js";
 import { Indexes, percent, Running, Runs, shareOf, stoppedRun } from "./runs.js";
-import { count, Empty, Failure, Loading, nameWords, Problem, sentence, short } from "./states.js";
+import { count, Empty, Failure, lengthWords, Loading, nameWords, Problem, sentence, short } from "./states.js";
 
 const LIVE_MS = 3000;
 const CALM_MS = 15000;
@@ -92,7 +92,7 @@ function Tiles({ found }) {
   const judgedBad = lost ? `${count(lost, "judged clip has", "judged clips have")} no row now` : "of clips with a row";
   const tiles = [
     ["Rows", counts.clips, `of ${count(counts.clip_list, "clip")} in the list`, "Clips that were processed: each has a row in the table clips", "/"],
-    ["Hours", short(counts.hours), count(counts.frames, "frame"), "Length of all clips with a row"],
+    ["Length", lengthWords(3600 * counts.hours), count(counts.frames, "frame"), "Length of all clips with a row"],
     ["Pending", counts.pending, counts.pending ? "handloom run goes on" : "all are done", "Clips of the list with neither a row nor a reject"],
     ["Rejects", counts.rejects, `${shareOf(counts.rejects, counts.clip_list)} of the list`, "Clips that could not be processed; their reasons are below"],
     ["Left hand", shareOf(counts.clips_with_left_hand, people), "of the clips of people", "Clips in which the person's left hand is seen", withQuery("/", { hand: ["left", "both"] })],

@@ -100,16 +100,23 @@ function Lazy({ page, id, params }) {
   const [module, setModule] = useState(null);
   const [failed, setFailed] = useState(null);
   useEffect(() => {
-    document.title = `${id ?? page} · handloom`;
+    document.title = `${id ?? (PAGES[page] ? page : "no such page")} · handloom`;
   }, [page, id]);
   useEffect(() => {
     const failed = (error) => setFailed(new ApiError("this page could not be loaded", error.message));
     PAGES[page]?.().then((loaded) => setModule(() => loaded.Page), failed);
   }, [page]);
-  if (!PAGES[page]) return html`<${Empty} title="There is no such page"><a class="button" href="/">Search clips</a><//>`;
+  if (!PAGES[page]) return html`<${NoPage} />`;
   if (failed) return html`<${Failure} error=${failed} retry=${() => location.reload()} />`; // browsers keep that a script did not come
   return module ? html`<${module} id=${id} params=${params} />` : html`<${Loading} />`;
 }
+
+/** A mistyped address: where else to go. */
+const NoPage = () => html`
+  <${Empty} title="There is no such page" hint=${`Nothing of this gallery has the address ${place.value.path}.`}>
+    <a class="button" href="/">Search clips</a> <a class="button" href="/dataset">Dataset</a>${about.value.episodes > 0 && html` <a class="button" href="/episodes">Episodes</a>`}
+  <//>
+`;
 
 function Help({ close }) {
   return html`

@@ -103,7 +103,9 @@ export function Runs({ runs }) {
 
 const STATES = { gone: "stopped without an end", silent: "no sign" };
 
-const KINDS = { Inverted: "words (inverted)", BTree: "values (B-tree)", Bitmap: "values (bitmap)" };
+// What each kind of index is for, by the beginning of its name.
+const USES = { Inverted: "words", BTree: "filters", Bitmap: "filters", IVF: "likeness" };
+const useOf = (kind) => Object.entries(USES).find(([start]) => kind.startsWith(start))?.[1] ?? kind;
 
 /** What the indexes cover of `rows`, and what to do for the rest. */
 export function Indexes({ indexes, rows }) {
@@ -118,12 +120,12 @@ export function Indexes({ indexes, rows }) {
       : `The indexes cover all ${count(rows, "row")}.`}</p>
     <div class="wide" tabindex="0" role="region" aria-label="Indexes"><table>
       <caption class="hidden-text">Indexes</caption>
-      <thead><tr><th scope="col">Column</th><th scope="col">Kind</th><th scope="col" class="num">Covers</th><th scope="col" class="num">Rows not covered</th><th scope="col" class="num">MB</th><th scope="col" class="num" title="Of the true nearest rows, the share that a search by this index finds, measured when it was built">Recall</th></tr></thead>
+      <thead><tr><th scope="col">Column</th><th scope="col" title="What it makes faster: searches by words, filters, searches by likeness">For</th><th scope="col" class="num">Covers</th><th scope="col" class="num">Rows not covered</th><th scope="col" class="num">MB</th><th scope="col" class="num" title="Of the true nearest rows, the share that a search by this index finds, measured when it was built">Recall</th></tr></thead>
       <tbody>
         ${indexes.map((index) => html`
           <tr key=${index.name}>
             <th scope="row">${index.column}</th>
-            <td>${KINDS[index.kind] ?? index.kind}</td>
+            <td title=${`kind ${index.kind}`}>${useOf(index.kind)}</td>
             <td class="num">${shareOf(index.rows, index.rows + index.rows_waiting)}</td>
             <td class="num">${index.rows_waiting.toLocaleString("en")}</td>
             <td class="num">${short(index.bytes / 1e6)}</td>

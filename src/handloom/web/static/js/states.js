@@ -93,6 +93,12 @@ export function duration(seconds) {
   return shown.map((part, index) => (index ? String(part).padStart(2, "0") : part)).join(":");
 }
 
+/** A length of many clips in the unit of its size: `17.3 s`, `4.2 min`, `1,234 h`. */
+export function lengthWords(seconds) {
+  const [size, unit] = [[3600, "h"], [60, "min"]].find(([size]) => seconds >= size) ?? [1, "s"];
+  return `${short(seconds / size)} ${unit}`;
+}
+
 const UNITS = { px: "px", mm: "mm", m: "m", s: "s", m_s: "m/s", deg: "°", rad: "rad" };
 
 // Where the column's own name does not say it, or two columns differ in their unit alone.
