@@ -81,7 +81,13 @@ export function Page({ params }) {
         </div>
         <${ChosenBar} chosen=${chosen} total=${shown.total} judgedSome=${() => shown.recount()} />
       </section>
-      ${!wide && filtersOpen && html`<${Dialog} title="Filters" side close=${() => setFiltersOpen(false)}>${filters}<button type="button" class="button main" onClick=${() => setFiltersOpen(false)}>Show ${count(shown.total, "clip")}</button><//>`}
+      ${!wide && filtersOpen && html`<${Dialog} title="Filters" side close=${() => setFiltersOpen(false)}>
+        ${filters}
+        <div class="dialog-foot">
+          <button type="button" class="button main" onClick=${() => setFiltersOpen(false)}>Show ${count(shown.total, "clip")}</button>
+          ${filtersOf(params).length > 0 && html`<button type="button" class="button" onClick=${() => setParams({ ...withoutFilters(params), at: null })}>Clear filters</button>`}
+        </div>
+      <//>`}
       ${dragging && html`<div class="drop-here">Drop a video or an image: clips like it are found</div>`}
     </div>
   `;

@@ -50,7 +50,9 @@ export function Dialog({ title, close, side = false, children }) {
   const box = useRef(null);
   useKeys(title, [{ keys: ["Escape"], about: "close", run: close, typing: true }], { modal: true });
   useEffect(() => {
-    box.current.showModal();
+    const dialog = box.current;
+    dialog.showModal();
+    return () => dialog.close(); // a dialog that is only taken away leaves the focus nowhere
   }, []);
   return html`
     <dialog
