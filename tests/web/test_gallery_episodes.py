@@ -222,6 +222,48 @@ def test_a_training_is_shown_while_it_trains_and_after(tmp_path):
             assert client.get(f"/api/report?{asked}").status_code == 404, asked
 
 
+def test_a_training_that_is_broken_or_linked_from_elsewhere_takes_no_other_away(tmp_path):
+    runs, outside = tmp_path / "runs", tmp_path / "outside"
+    for folder in (runs / "good" / "a", outside / "a"):
+        folder.mkdir(parents=True)
+        (folder / "history.jsonl").write_text('{"kind": "step", "step": 1, "loss": 2.0}\n')
+        (folder.parent / "job.json").write_text('{"recipe": "r", "variants": ["a"], "key": "secret"}')
+    (outside / "report.html").write_text("<title>secret</title>")
+    jobs = (
+        '{"variants": 5}',
+        '{"variants": ["a\\u0000", "\\ud800"]}',
+        json.dumps({"variants": ["a" * 5000]}),
+        "[" * 10**5,
+    )
+    for number, job in enumerate(jobs):
+        (runs / f"job{number}").mkdir()
+        (runs / f"job{number}" / "job.json").write_text(job)
+    lines = ("[1]", '{"step": 1}', '{"kind": "step"}', '{"kind": "step", "step": 1, "loss": "x"}', "[" * 10**5)
+    lines += (f'{{"kind": "step", "step": {10**400}, "loss": 1}}', '{"kind": "held_out", "step": 1, "numbers": [1]}')
+    for number, line in enumerate(lines):
+        (runs / f"line{number}" / "a").mkdir(parents=True)
+        (runs / f"line{number}" / "a" / "history.jsonl").write_text(f"{line}\n")
+        (runs / f"line{number}" / "job.json").write_text('{"variants": ["a"], "settings": [1]}')
+    for name, target in {"gone": tmp_path / "gone", "linked": outside}.items():
+        (runs / name).mkdir()
+        (runs / name / "report.html").symlink_to(target / "report.html")
+    (runs / "linked" / "job.json").symlink_to(outside / "job.json")
+    (runs / "linked" / "a").symlink_to(outside / "a")
+    with client_of(gallery_db(tmp_path / "db", []), reports=[runs]) as client:
+        listed = {one["place"]: one for one in client.get("/api/reports").json()["reports"]}
+        assert listed.keys() == {"good", *(f"line{number}" for number in range(len(lines)))}
+        for place in listed:
+            told = client.get(f"/api/report?place={place}").json()
+            assert [one["name"] for one in told["variants"]] == ["a"], place
+            assert bool(told["variants"][0]["curves"]) == (place == "good"), place
+        for place in ("linked", "gone", "job0", "%00", "x" * 3000):
+            answer = client.get(f"/api/report?place={place}")
+            assert answer.status_code == (200 if place == "job0" else 404), place
+            assert "secret" not in answer.text
+        assert client.get(f"/reports/0/{'x' * 3000}.mp4").status_code == 404
+        assert client.get("/reports/0/linked/report.html").status_code == 404
+
+
 def test_places_by_the_names_of_numbers():
     things = [f"observation.environment_state.{thing}.{axis}" for thing in ("cup", "goal") for axis in "xyz"]
     found = places_of([*(f"observation.state.{name}" for name in POSE), *things], ["m"] * 14)

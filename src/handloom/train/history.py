@@ -72,13 +72,16 @@ class History:
 
 
 def parse_lines(data: bytes | None) -> list[dict[str, Any]]:
-    """The lines of a history file; a last line that is cut off, as after a kill, is left out."""
-    lines = []
+    """The lines of a history file; one that is cut off, as the last after a kill, and those after it, are left out."""
+    lines: list[dict[str, Any]] = []
     for text in (data or b"").decode("utf-8", errors="replace").splitlines():
         try:
-            lines.append(json.loads(text))
-        except ValueError:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(line, dict) or "kind" not in line:
+            break
+        lines.append(line)
     return lines
 
 

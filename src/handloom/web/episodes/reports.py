@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -36,27 +38,31 @@ def reports_below(folders: Sequence[Path]) -> list[dict[str, Any]]:
     trains, or if it was stopped before its end."""
     found: list[dict[str, Any]] = []
     for number, root in enumerate(folders):
+        home = root.resolve()
         for visited, (folder, inner, names) in enumerate(os.walk(root)):
             inner[:] = sorted(name for name in inner if not name.startswith("."))
             if visited >= MOST_FOLDERS or len(found) >= MOST_REPORTS:
                 break
-            has_report = REPORT in names
-            if not has_report and not (JOB in names and _histories(root.resolve(), Path(folder))):
+            path = _within(home, Path(folder, REPORT)) if REPORT in names else None
+            has_report = path is not None
+            if path is None and JOB in names and _histories(home, Path(folder)):
+                path = _within(home, Path(folder, JOB))
+            if path is None:
                 continue
-            path = Path(folder, REPORT if has_report else JOB)
             inside = Path(folder).relative_to(root).as_posix()
             report = f"{inside}/{REPORT}".removeprefix("./")
-            found.append(
-                {
-                    "title": title_of(path) if has_report else _read(path).get("recipe"),
-                    "path": report if has_report else inside,
-                    "folder": str(root),
-                    "number": number,
-                    "place": inside,
-                    "changed_s": path.stat().st_mtime,
-                    "url": f"/reports/{number}/{quote(report)}" if has_report else None,
-                }
-            )
+            with contextlib.suppress(OSError):  # removed a moment ago
+                found.append(
+                    {
+                        "title": title_of(path) if has_report else _read(path).get("recipe"),
+                        "path": report if has_report else inside,
+                        "folder": str(root),
+                        "number": number,
+                        "place": inside,
+                        "changed_s": path.stat().st_mtime,
+                        "url": f"/reports/{number}/{quote(report)}" if has_report else None,
+                    }
+                )
     return sorted(found, key=lambda one: -one["changed_s"])
 
 
@@ -70,19 +76,21 @@ def training(folders: Sequence[Path], number: int, place: str) -> dict[str, Any]
     if not 0 <= number < len(folders):
         raise gone
     root = folders[number].resolve()
-    folder = (root / place).resolve()
-    if not folder.is_relative_to(root) or not any((folder / name).is_file() for name in (REPORT, JOB)):
+    folder = root / place
+    report, *files = (_within(root, folder / name) for name in (REPORT, JOB, FACTS))
+    if report is None and files[0] is None:
         raise gone
-    facts, job = _read(folder / FACTS), _read(folder / JOB)
+    job, facts = map(_read, files)
     told = facts or job
     settings = told.get("settings") or {name: value for name, value in told.items() if name not in OF_JOBS}
+    settings = settings if isinstance(settings, dict) else {}
     ends = facts.get("variants")
     variants = ends if isinstance(ends, dict) else {}
     histories = _histories(root, folder)
     return {
         "recipe": told.get("recipe"),
         "handloom": facts.get("handloom"),
-        "ended": (folder / REPORT).is_file(),
+        "ended": report is not None,
         "settings": {name: value for name, value in flatten(settings).items() if value not in (None, "", [], {})},
         "variants": [
             {"name": name, "end": variants.get(name), **_curves(histories.get(name))}
@@ -91,20 +99,30 @@ def training(folders: Sequence[Path], number: int, place: str) -> dict[str, Any]
     }
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _within(root: Path, path: Path) -> Path | None:
+    """The file at a path, links followed; None if there is none, or none in the folder `root`, which is resolved."""
+    try:
+        file = path.resolve()
+        return file if file.is_relative_to(root) and file.is_file() else None
+    except (OSError, ValueError):  # no name of a file: too long, with a zero byte
+        return None
+
+
+def _read(path: Path | None) -> dict[str, Any]:
     """A JSON object; empty if there is none that can be read, as while it is written."""
     try:
-        found = json.loads(path.read_bytes()) if path.stat().st_size <= MOST_BYTES else {}
-    except (OSError, ValueError):
+        found = json.loads(path.read_bytes()) if path is not None and path.stat().st_size <= MOST_BYTES else {}
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def _histories(root: Path, folder: Path) -> dict[str, Path]:
     """The histories of a training's variants, by their names: of files within `root` alone."""
-    names = _read(folder / JOB).get("variants")
-    paths = {name: (folder / name / HISTORY).resolve() for name in names or () if isinstance(name, str)}
-    return {name: path for name, path in paths.items() if path.is_relative_to(root) and path.is_file()}
+    names = _read(_within(root, folder / JOB)).get("variants")
+    named = [name for name in names if isinstance(name, str)] if isinstance(names, list | dict) else []
+    paths = {name: _within(root, folder / name / HISTORY) for name in named}
+    return {name: path for name, path in paths.items() if path is not None}
 
 
 def _curves(history: Path | None) -> dict[str, Any]:
@@ -117,26 +135,38 @@ def _curves(history: Path | None) -> dict[str, Any]:
     lines = parse_lines(data if size <= MOST_BYTES else data.partition(b"\n")[2])
     steps = steps_of(lines)
     losses = {
-        "training": [(line["step"], line["loss"]) for line in steps],
-        "held out": [(line["step"], line["numbers"].get("loss")) for line in held_out_of(lines)],
+        "training": [(line.get("step"), line.get("loss")) for line in steps],
+        "held out": [
+            (line.get("step"), line["numbers"].get("loss"))
+            for line in held_out_of(lines)
+            if isinstance(line.get("numbers"), dict)
+        ],
     }
     curves = [{"name": name, "points": list(thinned(points))} for name, points in losses.items()]
     last = lines[-1] if lines else {}
     return {
         "curves": [curve for curve in curves if curve["points"]],
-        "steps": steps[-1]["step"] if steps else None,
-        "from_step": steps[0]["step"] if steps else None,
+        "steps": steps[-1].get("step") if steps else None,
+        "from_step": steps[0].get("step") if steps else None,
         "at_s": last.get("at_s"),
     }
 
 
-def thinned(points: Sequence[tuple[int, float | None]], most: int = POINTS) -> Iterator[list[float]]:
+def thinned(points: Sequence[tuple[Any, Any]], most: int = POINTS) -> Iterator[list[float]]:
     """At most so many points: the means of equally many known ones after another."""
-    known = np.array([(step, value) for step, value in points if value is not None], np.float64).reshape(-1, 2)
-    known = known[np.isfinite(known[:, 1])]
+    known = np.array([(_known(step), _known(value)) for step, value in points], np.float64).reshape(-1, 2)
+    known = known[np.isfinite(known).all(1)]
     for part in np.array_split(known, min(most, len(known))) if len(known) else ():
         step, value = part.mean(0)
         yield [round(float(step), 1), float(value)]
+
+
+def _known(value: Any) -> float:
+    """A number of a history; NaN for what is none."""
+    try:
+        return float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:  # a whole number without an end
+        return math.nan
 
 
 def title_of(path: Path) -> str | None:
@@ -153,9 +183,11 @@ def report_file(folders: Sequence[Path], number: int, path: str) -> tuple[Path, 
     if not 0 <= number < len(folders):
         raise gone
     root = folders[number].resolve()
-    file = (root / path).resolve()
+    file = _within(root, root / path)
+    if file is None:
+        raise gone
     kind = "text/html; charset=utf-8" if file.name == REPORT else BESIDE_REPORT.get(file.suffix.lower())
-    if kind is None or not file.is_relative_to(root) or not file.is_file():
+    if kind is None:
         raise gone
     homes = [folder for folder in file.parents if folder.is_relative_to(root)]
     if not any((folder / REPORT).is_file() for folder in homes):
