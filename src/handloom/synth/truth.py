@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 import zlib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
+from handloom.geometry.camera.distortion import lens_of
 from handloom.synth.render.lens import Lens
 from handloom.synth.script.actions import ActionSpan, ContactSpan
 
@@ -99,8 +101,23 @@ class Truth:
 
     @staticmethod
     def load(path: Path | str, *, maps: bool = True) -> Truth:
-        """Read one. maps: with `depth` and `ids`, which are most of the file."""
-        with np.load(path) as file:
+        """Read one. maps: with `depth` and `ids`, which are most of the file.
+
+        Raises ConfigError for a file that is none, or that was cut or changed.
+        """
+        try:
+            return Truth._load(Path(path), maps)
+        except _BROKEN as error:
+            problem = f"{Path(path).name} cannot be read as a truth: {error or type(error).__name__}"
+            raise ConfigError(problem, "render the clip again") from error
+
+    @staticmethod
+    def _load(path: Path, maps: bool) -> Truth:
+        with zipfile.ZipFile(path) as packed:
+            num_bytes = sum(one.file_size for one in packed.infolist())
+        if num_bytes > MOST_BYTES:
+            raise ValueError(f"its arrays take {num_bytes:,} bytes, at most {MOST_BYTES:,} are read")
+        with np.load(path, allow_pickle=False) as file:
             stored: dict[str, Any] = {name: file[name] for name in file.files if maps or name not in _STORED_MAPS}
         texts = json.loads(str(stored.pop("texts")))
         stored["object_nouns"] = tuple(texts["object_nouns"])
@@ -111,9 +128,38 @@ class Truth:
         if shape is not None:
             stored["depth"] = _sums(_unpacked(stored["depth"], np.uint16, shape))
             stored["ids"] = _unpacked(stored["ids"], np.uint8, shape)
-        return Truth(**stored)
+        loaded = Truth(**stored)
+        loaded._check()
+        return loaded
+
+    def _check(self) -> None:
+        """Raise ValueError for arrays of another shape or kind than those of a truth."""
+        num = self.frame_s.size
+        of_frames = {name: (num, *shape) for name, shape in _OF_FRAMES.items()}
+        for name, shape in (of_frames | {"camera_matrix": (3, 3), "size": (2,)}).items():
+            array = getattr(self, name)
+            if array.shape != shape or not num or array.dtype.kind not in "biuf":
+                raise ValueError(f"{name} is {array.dtype} {array.shape}, expected numbers {shape} of 1 frame or more")
+        lens_of(self.camera_model, self.distortion if self.distortion.size else None)
 
 
+MOST_BYTES = 4 << 30
+"""Of a truth's arrays, unpacked but for the maps."""
+_BROKEN = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    zlib.error,
+    zipfile.BadZipFile,
+    MemoryError,
+    RuntimeError,
+)
+_OF_FRAMES: dict[str, tuple[int, ...]] = {
+    **{"frame_s": (), "world_from_camera": (4, 4), "keypoint_visible": (2, 21), "hand_visible": (2,)},
+    **{"keypoints_px": (2, 21, 2), "keypoints_cam_m": (2, 21, 3), "keypoints_world_m": (2, 21, 3)},
+}
 _TEXTS, _MAPS = ("object_nouns", "camera_model", "actions", "contacts"), ("depth", "ids")
 _STORED_MAPS = (*_MAPS, "map_shape")
 

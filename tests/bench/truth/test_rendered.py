@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import zipfile
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -103,9 +108,43 @@ def test_another_video_is_refused(truth, path, tmp_path):
         compare(row_of(truth, width=64, height=64), path)
     with pytest.raises(ConfigError, match="none of its"):
         compare(row_of(truth, frame_s=truth.frame_s[::EVERY] + 50.0), path)
-    (tmp_path / "b.truth.npz").write_bytes(b"no truth")
-    with pytest.raises(ConfigError, match="cannot be read as a truth"):
-        compare(row_of(truth), tmp_path / "b.truth.npz")
-    np.savez(tmp_path / "c.truth.npz", frame_s=np.zeros(3))
-    with pytest.raises(ConfigError, match="cannot be read as a truth"):
-        compare(row_of(truth), tmp_path / "c.truth.npz")
+
+
+def test_a_truth_that_is_broken_is_told_as_that(truth, path, tmp_path):
+    """Cut anywhere, changed in any byte, with arrays that are no numbers, of other shapes, or of lengths nobody has."""
+    broken, row, data = tmp_path / "b.truth.npz", row_of(truth), path.read_bytes()
+
+    def refused() -> None:
+        with pytest.raises(ConfigError, match=r"b\.truth\.npz cannot be read as a truth"):
+            compare(row, broken)
+
+    for kept in (0, 10, len(data) // 2, len(data) - 1):
+        broken.write_bytes(data[:kept])
+        refused()
+    rng = np.random.default_rng(0)
+    for place in rng.integers(len(data), size=60):
+        broken.write_bytes(data[:place] + bytes([data[place] ^ rng.integers(1, 256)]) + data[place + 1 :])
+        with contextlib.suppress(ConfigError):  # not every byte matters
+            compare(row, broken)
+    with np.load(path) as file:
+        arrays = dict(file)
+    texts = json.loads(str(arrays["texts"]))
+    changes: list[dict[str, Any]] = [
+        {"frame_s": np.array([{"a": 1}])},  # pickled: it is not run
+        {"frame_s": np.array(["a", "b"])},
+        {"frame_s": arrays["frame_s"][:0]},
+        {"keypoints_px": arrays["keypoints_px"][:2]},
+        {"camera_matrix": np.array(1.0)},
+        {"size": np.array([640])},
+        {"more": np.zeros(3)},
+        {"texts": np.array("[" * 10**5)},
+        {"texts": np.array(json.dumps(texts | {"camera_model": "glass"}))},
+    ]
+    for change in changes:
+        np.savez(broken, **arrays | change)
+        refused()
+    header = np.lib.format.magic(1, 0) + (118).to_bytes(2, "little")
+    shape = "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000000,), }"
+    with zipfile.ZipFile(broken, "w") as packed:
+        packed.writestr("frame_s.npy", header + shape.ljust(117).encode() + b"\n")
+    refused()

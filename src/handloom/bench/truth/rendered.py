@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,10 +120,7 @@ def compare(row: Mapping[str, Any], path: Path) -> Compared:
 
 def _truth_of(row: Mapping[str, Any], path: Path) -> TrueHands:
     """The true hands at the row's frames; nothing is known of frames that the truth does not have."""
-    try:
-        truth = Truth.load(path, maps=False)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{path.name} cannot be read as a truth: {error}", "render the clip again") from error
+    truth = Truth.load(path, maps=False)
     hint = f"{path.name} is of another video: render the clip again, or remove the file"
     size = (int(truth.size[0]), int(truth.size[1]))
     if (row["width"], row["height"]) != size:
