@@ -7,9 +7,10 @@ globalThis.cancelAnimationFrame = () => {};
 globalThis.window = { location: new URL("http://here/clip/a"), history: {}, addEventListener() {} };
 
 const js = new URL("../../../src/handloom/web/static/js/", import.meta.url);
-const [row, timeline, plane, compare, clipPage, clock_, cameras, space, figures] = await Promise.all(
-  ["row", "timeline", "timeplane", "differences", "clip", "clock", "cameras", "space", "figures"].map((name) => import(new URL(`${name}.js`, js))),
+const [row, timeline, plane, compare, clipPage, clock_, cameras, space, figures, scene] = await Promise.all(
+  ["row", "timeline", "timeplane", "differences", "clip", "clock", "cameras", "space", "figures", "scene"].map((name) => import(new URL(`${name}.js`, js))),
 );
+const { PerspectiveCamera, Vector3 } = await import(new URL("../vendor/handloom-three.js", js));
 const facts = (changes = {}) => ({ clip_id: "a", frame_s: [2, 2.1, 2.2, 2.4], source: [640, 360], flags: [], segments: [], ...changes });
 
 test("a time shows the last frame that is not after it; a video's time the nearest", () => {
@@ -165,6 +166,47 @@ test("a box around most places leaves strays out, and nothing is a box around no
   const values = Array.from({ length: 303 }, (_, n) => (n < 3 ? 99 : n % 3));
   assert.deepEqual(space.most(values, 0.04), [0, 1, 2, 0, 1, 2]);
   assert.deepEqual(space.most([NaN, NaN, NaN], 0.04), []);
+  assert.deepEqual(space.amid([...values, NaN, 0, 0], 0.04), Array.from({ length: 300 }, (_, n) => n % 3));
+  assert.deepEqual(space.amid([NaN, NaN, NaN], 0.04), []);
+});
+
+test("an eye has all places in sight, from the direction that is asked for, and cannot stand nearer", () => {
+  const slopes = [0.6, 0.4];
+  for (let seed = 1; seed <= 20; seed++) {
+    const random = (n) => (((Math.sin(12.9898 * n + 78.233 * seed) * 43758.5453) % 1) + 1) % 1; // in 0 to 1, the same each time
+    const places = Array.from({ length: 30 }, (_, n) => 5 * seed + random(n) * (n % 3 === 1 ? 0.2 : seed));
+    const from = seed === 20 ? [0, 1, 1e-4] : [random(31) - 0.5, random(32) - 0.3, random(33) + 0.1];
+    const { at, target } = space.standFor(places, from, slopes);
+    const back = at.map((value, k) => value - target[k]);
+    const length = Math.hypot(...from);
+    back.forEach((value, k) => assert.ok(Math.abs(value / Math.hypot(...back) - from[k] / length) < 1e-6));
+    const eye = new PerspectiveCamera((360 / Math.PI) * Math.atan(slopes[1]), slopes[0] / slopes[1], 1e-3, 1e4);
+    eye.position.set(...at);
+    eye.lookAt(new Vector3(...target));
+    eye.updateMatrixWorld();
+    const seen = [];
+    for (let n = 0; n < places.length; n += 3) seen.push(new Vector3().fromArray(places, n).project(eye));
+    const farthest = Math.max(...seen.flatMap(({ x, y }) => [Math.abs(x), Math.abs(y)]));
+    assert.ok(Math.abs(farthest - 1) < 1e-3, `${seed}: ${farthest}`);
+    assert.ok(seen.every(({ z }) => z < 1), "none is behind the eye");
+  }
+  const { at, target } = space.standFor([1, 2, 3], [0, 0, 1], slopes);
+  assert.ok(at[2] > 3 && target[2] === 3, "one place alone");
+});
+
+test("the 3D view tells what it shows: tracks without a depth are not among it", () => {
+  const hands = { data: new Float32Array(4 * 2 * 63).fill(1) };
+  const points = { data: new Float32Array(4 * 1 * 2).fill(1), shape: [4, 1, 2] };
+  const told = (arrays) => {
+    const clip = new row.Clip(facts({ camera: { path_reason: "few_tracks" } }));
+    clip.add(arrays);
+    return scene.caption(clip, null);
+  };
+  assert.equal(told({ hand_keypoints_cam_m: hands }), "No camera path is known (few tracks): hands are shown in the camera's frame.");
+  assert.match(told({ hand_keypoints_cam_m: hands, track_points_px: points }), /: hands are shown .* The tracks have no depth: they are on the image alone\.$/);
+  const deep = { track_points_px: points, track_depth_m: { data: Float32Array.of(NaN, 0, 0.5, NaN) } };
+  assert.match(told({ hand_keypoints_cam_m: hands, ...deep }), /: hands and tracks whose depth is known are shown in the camera's frame\.$/);
+  assert.match(told({ track_points_px: points }), /: the camera is shown/);
 });
 
 test("a hand is whole or not shown", () => {

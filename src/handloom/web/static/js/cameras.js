@@ -31,12 +31,16 @@ export function placesOf(at, num) {
   return found;
 }
 
-/** The camera's poses: `at(frame)` a Matrix4 in metres, null unknown; the identity where there is no path. fov: degrees. */
+/** The camera's poses: `at(frame)` a Matrix4 in metres, null unknown; the identity where there is no path; `first()`: the first known. fov: degrees. */
 export function cameraPoses(clip) {
   const path = isInWorld(clip) ? posesOf(clip.arrays.world_from_camera.data, clip.facts.camera?.unit_m ?? 1) : null;
   const at = path ?? (() => new Matrix4());
   const num = path ? clip.length : 1;
-  return { at, num, places: () => placesOf(at, num), fov: (360 / Math.PI) * Math.atan(slopeOf(clip)) };
+  const first = () => {
+    for (let frame = 0; frame < num; frame++) if (at(frame)) return at(frame);
+    return null;
+  };
+  return { at, num, first, places: () => placesOf(at, num), fov: (360 / Math.PI) * Math.atan(slopeOf(clip)) };
 }
 
 const WIDEST = Math.tan((70 * Math.PI) / 180); // a flat view of more than 140 degrees shows nothing in its middle
@@ -54,14 +58,9 @@ export function slopeOf({ height, arrays: { camera_matrix: matrix, image_border_
 
 /** three_from_world: the first known camera looks away from the reader, and its up is up. */
 export function upright(poses) {
-  for (let frame = 0; frame < poses.num; frame++) {
-    const pose = poses.at(frame);
-    if (!pose) continue;
-    const turn = new Quaternion();
-    pose.decompose(new Vector3(), turn, new Vector3());
-    return new Matrix4().multiplyMatrices(FLIP, new Matrix4().makeRotationFromQuaternion(turn.invert()));
-  }
-  return FLIP.clone();
+  const turn = new Quaternion();
+  poses.first()?.decompose(new Vector3(), turn, new Vector3());
+  return new Matrix4().multiplyMatrices(FLIP, new Matrix4().makeRotationFromQuaternion(turn.invert()));
 }
 
 /**

@@ -4,12 +4,11 @@ import { bytes, get, readArrays } from "./api.js";
 import { Curves } from "./curves.js";
 import { Facts, TakeAlong } from "./details.js";
 import { useKeys } from "./keys.js";
-import { PathView } from "./path.js";
 import { Clock, useLive } from "./clock.js";
 import { Transport } from "./player.js";
 import { clipHref, episodeHref, go, withQuery } from "./router.js";
 import { Frames, indexAt } from "./row.js";
-import { count, duration, Empty, Failure, Loading } from "./states.js";
+import { ComingSpace, count, duration, Empty, Failure, Loading, useScript } from "./states.js";
 
 const CHUNK = 32; // images that are fetched at once
 const AHEAD = 8; // images decoded before they are shown
@@ -175,6 +174,12 @@ function Camera({ episode, camera, size, clip, times, clock }) {
       <figcaption><span title=${camera}>${name}</span>${size && html`<span class="soft num"> ${size.join(" × ")}</span>`}${clip && html` <a href=${clipHref(clip)}>its clip</a>`}</figcaption>
     </figure>
   `;
+}
+
+/** The way in 3D: cameras and curves do not wait for its script. */
+function PathView(props) {
+  const { script, failed } = useScript(() => import("./path.js"), "the 3D view");
+  return script ? html`<${script.PathView} ...${props} />` : html`<${ComingSpace} failed=${failed} />`;
 }
 
 function Source({ episode }) {

@@ -1,9 +1,9 @@
 // The shell of every page: header, pages loaded when they are needed, dark and light, help on `?`.
 import { html, render, useEffect, useState } from "../vendor/handloom-vendor.js";
-import { about, ApiError, loadAbout, trouble } from "./api.js";
+import { about, loadAbout, trouble } from "./api.js";
 import { keyLabel, startKeys, tables, useKeys } from "./keys.js";
 import { go, place, route, startRouter } from "./router.js";
-import { count, Dialog, Empty, Failure, Loading } from "./states.js";
+import { count, Dialog, Empty, Failure, Loading, useScript } from "./states.js";
 
 // Where a page lives. `Page` gets `{id, params}`: the id of `/clip/ID` and `/episode/ID`, and the query string.
 const PAGES = {
@@ -97,18 +97,13 @@ function Header({ page, openHelp }) {
 }
 
 function Lazy({ page, id, params }) {
-  const [module, setModule] = useState(null);
-  const [failed, setFailed] = useState(null);
+  const { script, failed } = useScript(() => PAGES[page]?.(), "this page");
   useEffect(() => {
     document.title = `${id ?? (PAGES[page] ? page : "no such page")} · handloom`;
   }, [page, id]);
-  useEffect(() => {
-    const failed = (error) => setFailed(new ApiError("this page could not be loaded", error.message));
-    PAGES[page]?.().then((loaded) => setModule(() => loaded.Page), failed);
-  }, [page]);
   if (!PAGES[page]) return html`<${NoPage} />`;
   if (failed) return html`<${Failure} error=${failed} retry=${() => location.reload()} />`; // browsers keep that a script did not come
-  return module ? html`<${module} id=${id} params=${params} />` : html`<${Loading} />`;
+  return script ? html`<${script.Page} id=${id} params=${params} />` : html`<${Loading} />`;
 }
 
 /** A mistyped address: where else to go. */

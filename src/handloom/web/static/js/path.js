@@ -1,10 +1,10 @@
 // The way of the end effector, and of the places of things, in 3D on the page's clock; axes and a scale bar.
-import { Line, LineBasicMaterial, Points, PointsMaterial, Vector3 } from "../vendor/handloom-three.js";
+import { Line, LineBasicMaterial, Points, PointsMaterial } from "../vendor/handloom-three.js";
 import { html, useMemo, useRef } from "../vendor/handloom-vendor.js";
 import { useLive } from "./clock.js";
 import { thingColor } from "./overlay.js";
 import { indexAt } from "./row.js";
-import { axesLines, bounds, fixed, moving, NoSpace, setPlaces, shownColor, Space, useSpace } from "./space.js";
+import { axesLines, bounds, fixed, moving, NoSpace, placed, setPlaces, shownColor, Space, useSpace } from "./space.js";
 import { short } from "./states.js";
 
 /** (3T,) of a place in every step; NaN unknown. place: {index: [x, y, z]}; state: {data, shape: [T, S]}. */
@@ -67,8 +67,6 @@ class Ways extends Space {
     this.places = places;
     this.parts = places.map((place) => this.way(wayOf(state, place)));
     this.stand();
-    this.controls.target.copy(this.middle);
-    this.controls.update();
     this.tint();
   }
 
@@ -91,16 +89,16 @@ class Ways extends Space {
   /** Up is z, as in frames of robots on tables and of the hands that handloom exports. The eye sees all ways. */
   stand() {
     const { root, parts, eye } = this;
-    const [low, high] = bounds(parts.flatMap(({ known }) => known));
+    const all = parts.flatMap(({ known }) => known);
+    const [low, high] = bounds(all);
     const size = Math.max(Math.hypot(...high.map((value, k) => value - low[k])), 0.02);
     const axes = axesLines(0.2 * size);
     axes.position.set(...low);
     root.add(axes);
     root.rotation.x = -Math.PI / 2;
     root.updateMatrixWorld();
-    this.middle = new Vector3(...low.map((value, k) => (value + high[k]) / 2)).applyMatrix4(root.matrixWorld);
-    eye.position.copy(this.middle).add(new Vector3(0.8 * size, 0.7 * size, 1.0 * size));
     [eye.near, eye.far] = [size / 500, size * 500];
+    this.lookAt(placed(root.matrixWorld, [...all, ...low]), [0.8, 0.7, 1]);
   }
 
   tint() {

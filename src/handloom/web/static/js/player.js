@@ -15,6 +15,9 @@ export const LAYERS = [
   ["truth", "Truth"],
 ];
 
+/** Of the view in 3D: the reader turns it; it follows the camera; it looks from above. */
+export const VIEWS = [["orbit", "Orbit"], ["camera", "Camera"], ["top", "Top"]];
+
 /**
  * One clip's image with its layers. frames: `Frames`, or null where none are stored. source: "frames" or "video"; why: why
  * not the video. `onVideoError()`: the browser cannot play it, or plays its sound alone.

@@ -5,11 +5,12 @@ import { cameraPoses, FLIP, frustumLines, hasAny, isInWorld, lifter, placesOf, p
 import { useLive } from "./clock.js";
 import { dashedWay, handAt, HandFigure, LineFigure, thingBoxes } from "./figures.js";
 import { BODY_BONES, BODY_COLOR, HAND_COLORS, NUM_KEYPOINTS, SKELETON } from "./overlay.js";
+import { VIEWS } from "./player.js";
 import { indexAt } from "./row.js";
-import { axesLines, bounds, fixed, most, moving, NoSpace, shownColor, Space, useSpace } from "./space.js";
+import { amid, axesLines, bounds, fixed, moving, NoSpace, placed, shownColor, Space, useSpace } from "./space.js";
 
-/** The reader turns it; it follows the camera; it looks from above. */
-export const VIEWS = [["orbit", "Orbit"], ["camera", "Camera"], ["top", "Top"]];
+const BESIDE = [0.8, 0.5, 0.6]; // from what is shown to the reader's eye; the first camera looks along -z
+const STRAYS = 0.1; // of places at each end of an axis, that the first view need not show
 
 /** The 3D view of one clip. revision: changes when arrays have come; view: one of `VIEWS`; truth: of the clip, or null. */
 export function Scene({ clip, clock, layers, view, setView, revision, truth }) {
@@ -45,16 +46,23 @@ export function Scene({ clip, clock, layers, view, setView, revision, truth }) {
   `;
 }
 
-/** What the reader must know about the frame and the scale. */
-function caption(clip, truth) {
+/** What the reader must know about the frame, the scale and what is missing. */
+export function caption(clip, truth) {
   const { scale, path_reason: reason } = clip.facts.camera ?? {};
+  const { arrays, tracks } = clip;
+  const world = isInWorld(clip);
+  const lifted = (world && hasAny(arrays.track_points_world_m)) || arrays.track_depth_m?.data.some((depth) => depth > 0);
+  const hands = hasAny(world ? arrays.hand_keypoints_world_m : arrays.hand_keypoints_cam_m);
+  const shown = [hands && "hands", hasAny(arrays.body_keypoints_cam_m) && "the body", lifted && "tracks whose depth is known"].filter(Boolean);
+  const what = `${shown.join(" and ") || "the camera"} ${!shown.length || shown.join() === "the body" ? "is" : "are"}`;
   const words = [];
-  if (clip.hasWorld && !isInWorld(clip)) words.push("The camera path has no known scale: hands and tracks are shown in the camera's frame, in metres.");
-  else if (!clip.hasWorld) words.push(`No camera path is known${reason ? ` (${reason.replaceAll("_", " ")})` : ""}: hands and tracks are shown in the camera's frame.`);
+  if (clip.hasWorld && !world) words.push(`The camera path has no known scale: ${what} shown in the camera's frame, in metres.`);
+  else if (!clip.hasWorld) words.push(`No camera path is known${reason ? ` (${reason.replaceAll("_", " ")})` : ""}: ${what} shown in the camera's frame.`);
   else if (scale !== "metric") words.push("World of the camera path. Its scale is unknown: lengths have no unit.");
   else words.push("World of the camera path, in metres. Up is the first camera's up.");
+  if (tracks && !lifted) words.push("The tracks have no depth: they are on the image alone.");
   if (clip.facts.arrays?.includes("camera_distortion")) words.push("The lens distorts, this view does not: with “Camera” it differs from the image near the edges.");
-  if (hasAny(clip.arrays.body_keypoints_cam_m)) words.push("The body is that of a person of usual size: it appears where it was seen, its distance is a guess.");
+  if (hasAny(arrays.body_keypoints_cam_m)) words.push("The body is that of a person of usual size: it appears where it was seen, its distance is a guess.");
   if (truth) words.push(truthWords(clip, truth));
   return words.join(" ");
 }
@@ -74,7 +82,6 @@ class World extends Space {
     this.root.matrixAutoUpdate = false;
     this.root.matrix.copy(upright(this.poses));
     this.build();
-    this.frameAll();
     this.tint();
   }
 
@@ -97,19 +104,23 @@ class World extends Space {
     this.path = this.add(new Line(fixed(this.poses.places()), new LineBasicMaterial()));
     this.path.visible = inWorld;
     this.truePath = this.add(new LineSegments(fixed([]), new LineBasicMaterial()));
-    this.places = this.seenPlaces();
-    const size = this.extent();
-    this.frustum = this.pyramid(size);
-    this.trueFrustum = this.pyramid(size);
+    const places = this.seenPlaces();
+    const [low, high] = bounds(places);
+    const size = Math.min(Math.max(Math.hypot(...high.map((value, k) => value - low[k])), 0.2), 50); // about how large the whole is, in the clip's units
+    const first = this.poses.first();
+    const lines = frustumLines(clip, (0.12 * size) / Math.max(1, 1.5 * Math.tan((this.poses.fov * Math.PI) / 360))); // flatter where the lens is wide
+    this.places = placed(this.root.matrix, [...places, ...(first ? placed(first, lines) : [])]);
+    this.frustum = this.pyramid(lines);
+    this.trueFrustum = this.pyramid(lines);
     this.axes = [this.add(axesLines(0.1 * size)), this.add(axesLines(0.06 * size), this.frustum)];
     this.things = thingBoxes(clip);
     for (const { part } of this.things) this.add(part);
   }
 
-  pyramid(size) {
-    const lines = this.add(new LineSegments(fixed(frustumLines(this.clip, 0.12 * size)), new LineBasicMaterial()));
-    lines.matrixAutoUpdate = false;
-    return lines;
+  pyramid(lines) {
+    const part = this.add(new LineSegments(fixed(lines), new LineBasicMaterial()));
+    part.matrixAutoUpdate = false;
+    return part;
   }
 
   /** The truth of the clip, or null: {arrays: truth_keypoints_cam_m, and truth_keypoints_world_m, truth_world_from_camera where the world has metres}. */
@@ -123,19 +134,17 @@ class World extends Space {
     this.schedule();
   }
 
-  /** About how large the whole is, in the clip's units. */
-  extent() {
-    const [low, high] = bounds(this.places);
-    return Math.min(Math.max(Math.hypot(...high.map((value, k) => value - low[k])), 0.05), 50);
-  }
-
-  /** [x, y, z, ...] of the camera in all frames, and of boxes around most places of the wrists, the body and the tracks. */
+  /**
+   * [x, y, z, ...] of what the view begins with: the camera in all frames, most places of the hands, the body and the tracks. A place
+   * that few others share is left out: it would make all the rest small.
+   */
   seenPlaces() {
     const { hands, clip } = this;
-    const [wrists, bodies] = [[], []];
-    for (let n = 0; hands && n < 2 * clip.length; n++) for (let k = 0; k < 3; k++) wrists.push(hands[3 * NUM_KEYPOINTS * n + k]);
+    const [joints, bodies] = [[], []];
+    const one = 6 * NUM_KEYPOINTS; // numbers of a frame
+    for (let n = 0; hands && n < clip.length; n += Math.ceil(clip.length / 100)) for (const value of hands.subarray(one * n, one * (n + 1))) joints.push(value);
     for (let n = 0; this.body && n < clip.length; n += 5) bodies.push(...(this.bodyAt(n) ?? []));
-    return [...this.poses.places(), ...most(wrists, 0.04), ...most(bodies, 0.04), ...(this.cloud ? most(this.cloudPlaces(), 0.1) : [])];
+    return [...this.poses.places(), ...amid(joints, STRAYS), ...amid(bodies, STRAYS), ...(this.cloud ? amid(this.cloudPlaces(), STRAYS) : [])];
   }
 
   /** [x, y, z, ...] of the tracks over some frames. */
@@ -149,23 +158,13 @@ class World extends Space {
     return found;
   }
 
-  frameAll() {
-    const [low, high] = bounds(this.places);
-    this.middle = new Vector3(...low.map((value, k) => (value + high[k]) / 2)).applyMatrix4(this.root.matrix);
-    this.far = Math.max(this.extent(), 0.25);
-  }
-
   setView(view) {
-    const { controls, eye, middle, far } = this;
+    const { controls, eye } = this;
     this.view = view;
     controls.enabled = view !== "camera";
     eye.fov = view === "camera" ? this.poses.fov : 50;
     eye.up.set(0, 1, 0);
-    if (view !== "camera") {
-      controls.target.copy(middle);
-      eye.position.copy(middle).add(view === "top" ? new Vector3(0, far * 1.2, 1e-4) : new Vector3(0.55 * far, 0.5 * far, 0.8 * far));
-      controls.update();
-    }
+    if (view !== "camera") this.lookAt(this.places, view === "top" ? [0, 1, 1e-4] : BESIDE);
     this.schedule();
   }
 
@@ -213,10 +212,7 @@ class World extends Space {
     const size = body.data.length / clip.length;
     const values = body.data.subarray(size * frame, size * (frame + 1));
     if (!pose || !values.some(Number.isFinite)) return null;
-    const found = new Float32Array(values.length);
-    const place = new Vector3();
-    for (let n = 0; n < values.length; n += 3) place.fromArray(values, n).applyMatrix4(pose).toArray(found, n);
-    return found;
+    return placed(pose, values);
   }
 
   /** The tracks of a frame, those with a place first. */

@@ -1,11 +1,12 @@
 // A view in 3D: one canvas with a camera that the reader turns, a scale bar, the page's colours; drawn only when something changes.
 import {
   BufferAttribute, BufferGeometry, Color, DynamicDrawUsage, Group, LineBasicMaterial, LineSegments, OrbitControls, PerspectiveCamera, Scene,
-  WebGLRenderer,
+  Vector3, WebGLRenderer,
 } from "../vendor/handloom-three.js";
 import { html, useEffect, useMemo, useRef, useState } from "../vendor/handloom-vendor.js";
 import { roundStep } from "./timeplane.js";
 
+const FILLED = 0.86; // of the canvas, where places are to fill it: buttons and the scale bar lie over its edges
 const [SLOW_MS, REST_MS] = [500, 120]; // without a graphics chip: longest time between two draws, and how long the clock rests before one
 
 /** One canvas. What is in it is added to `root`; a subclass has `update(width, height)` for a frame, and `tint()`. */
@@ -40,6 +41,17 @@ export class Space {
     part.frustumCulled = false;
     to.add(part);
     return part;
+  }
+
+  /** Turn the eye so that these places [x, y, z, ...] fill the canvas, seen from a direction; it then turns about their middle. */
+  lookAt(places, from) {
+    const { canvas, eye, controls } = this;
+    const high = Math.tan((eye.fov * Math.PI) / 360) * FILLED;
+    const { at, target } = standFor(places, from, [(high * (canvas.clientWidth || 4)) / (canvas.clientHeight || 3), high]);
+    eye.position.set(...at);
+    controls.target.set(...target);
+    controls.update();
+    this.schedule();
   }
 
   /** A colour of the page: a property of CSS. */
@@ -192,6 +204,53 @@ export function bounds(values) {
     high[n % 3] = Math.max(high[n % 3], value);
   });
   return Number.isFinite(low[0]) ? [low, high] : [[-0.1, -0.1, -0.1], [0.1, 0.1, 0.1]];
+}
+
+/**
+ * Where an eye stands that has all places in sight and is as near as can be: {at, target: [x, y, z]}, the target amid the depths.
+ * places: [x, y, z, ...], one or more; from: [x, y, z] from them to the eye, y being up and not alone; slopes: of what it sees, half the
+ * width and half the height at distance 1. Each edge of the view bounds where the eye may stand; the farther of two such corners counts.
+ */
+export function standFor(places, from, slopes) {
+  const unit = (way) => way.map((value) => value / Math.hypot(...way));
+  const back = unit(from);
+  const right = unit([back[2], 0, -back[0]]);
+  const up = [back[1] * right[2] - back[2] * right[1], back[2] * right[0] - back[0] * right[2], back[0] * right[1] - back[1] * right[0]];
+  const along = (axis, n) => axis[0] * places[n] + axis[1] * places[n + 1] + axis[2] * places[n + 2];
+  const most = [-Infinity, -Infinity];
+  const least = [Infinity, Infinity];
+  let [near, far] = [-Infinity, Infinity];
+  for (let n = 0; n + 2 < places.length; n += 3) {
+    const depth = along(back, n);
+    [near, far] = [Math.max(near, depth), Math.min(far, depth)];
+    [right, up].forEach((axis, k) => {
+      most[k] = Math.max(most[k], along(axis, n) + slopes[k] * depth);
+      least[k] = Math.min(least[k], along(axis, n) - slopes[k] * depth);
+    });
+  }
+  const [x, y] = [0, 1].map((k) => (most[k] + least[k]) / 2);
+  const z = Math.max((most[0] - least[0]) / (2 * slopes[0]), (most[1] - least[1]) / (2 * slopes[1]), near + 0.05 * (near - far), near + 0.02);
+  const point = (depth) => [0, 1, 2].map((k) => x * right[k] + y * up[k] + depth * back[k]);
+  return { at: point(z), target: point((near + far) / 2) };
+}
+
+/** Places [x, y, z, ...] moved by a Matrix4, as a Float32Array. */
+export function placed(matrix, values) {
+  const found = new Float32Array(values.length);
+  const place = new Vector3();
+  for (let n = 0; n < values.length; n += 3) place.fromArray(values, n).applyMatrix4(matrix).toArray(found, n);
+  return found;
+}
+
+/** Of the places [x, y, z, ...] those that lie, along each axis, where all but a share at both ends do. */
+export function amid(values, share) {
+  const [x0, y0, z0, x1, y1, z1] = most(values, share);
+  const found = [];
+  for (let n = 0; n + 2 < values.length; n += 3) {
+    const [x, y, z] = values.slice(n, n + 3);
+    if (x >= x0 && x <= x1 && y >= y0 && y <= y1 && z >= z0 && z <= z1) found.push(x, y, z);
+  }
+  return found;
 }
 
 /** The corners [x, y, z, x, y, z] between which the finite places in [x, y, z, ...] lie along each axis, but for a share at both ends; [] without any. */

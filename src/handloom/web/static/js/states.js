@@ -1,6 +1,6 @@
 // What a page shows while it waits, when there is nothing, and when something failed; dialogs; small words.
-import { html, useEffect, useRef } from "../vendor/handloom-vendor.js";
-import { trouble } from "./api.js";
+import { html, useEffect, useRef, useState } from "../vendor/handloom-vendor.js";
+import { ApiError, trouble } from "./api.js";
 import { useKeys } from "./keys.js";
 
 /** While something is on its way. */
@@ -43,6 +43,27 @@ export const Empty = ({ title, hint, children }) => html`
     <p class="state-title">${title}</p>
     ${hint && html`<p>${hint}</p>`} ${children}
   </div>
+`;
+
+/** A script that is loaded when it is first needed: {script, failed}. load: imports it; name: what it shows, for the error. */
+export function useScript(load, name) {
+  const [state, setState] = useState({});
+  useEffect(() => {
+    load()?.then(
+      (script) => setState({ script }),
+      (error) => setState({ failed: new ApiError(`${name} could not be loaded`, error.message) }),
+    );
+  }, []);
+  return state;
+}
+
+/** The place of a view in 3D while its script, the largest of the page, is on its way. shape: width over height; an episode's has its own. */
+export const ComingSpace = ({ failed, shape = null }) => html`
+  <figure class=${shape ? "clip-scene" : "clip-scene episode-path"}>
+    <div class="clip-space clip-waiting" style=${shape ? { aspectRatio: `${shape}` } : {}}>
+      <p role=${failed ? "alert" : "status"}>${failed ? `${sentence(failed.problem)} (${failed.hint}): load the page again` : "Loading the 3D view …"}</p>
+    </div>
+  </figure>
 `;
 
 /** A dialog over the page; Escape, its button and a click beside it close it. The focus goes back to where it was. */

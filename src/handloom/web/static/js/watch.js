@@ -3,8 +3,7 @@ import { html, useEffect, useState } from "../vendor/handloom-vendor.js";
 import { bytes, arrays as getArrays, get, readArrays } from "./api.js";
 import { LAYERS, Player } from "./player.js";
 import { ARRAYS, Clip, Frames, TRACK_CHOICES, TRACKS_LIMIT } from "./row.js";
-import { Scene } from "./scene.js";
-import { Failure, Loading } from "./states.js";
+import { ComingSpace, Failure, useScript } from "./states.js";
 import { Timeline } from "./timeline.js";
 
 /**
@@ -111,6 +110,12 @@ export function Watch({ loaded, clock, layers, view, setView, source, setSource,
       <${Scene} clip=${clip} clock=${clock} layers=${layers} view=${view} setView=${setView} revision=${revision} truth=${truth ?? null} />
     </div>
   `;
+}
+
+/** The view in 3D: image and timeline do not wait for its script. */
+function Scene(props) {
+  const { script, failed } = useScript(() => import("./scene.js"), "the 3D view");
+  return script ? html`<${script.Scene} ...${props} />` : html`<${ComingSpace} failed=${failed} shape=${Math.max(props.clip.width / props.clip.height, 0.75)} />`;
 }
 
 /** The place of an image that is on its way. */
