@@ -527,6 +527,18 @@ def test_units_from_names(tmp_path, db):
     assert "discarded episodes, [4]" in summary.problems[0]
 
 
+def test_units_that_a_dataset_states(tmp_path, db):
+    """As our exports do, beside the names; what is no list of that many texts is told, and the names count."""
+    root = make_v3(tmp_path / "arm", (6,))
+    names = ["joint_1_rad", "y", "gripper"]
+    edit_info(root, lambda info: info["features"]["observation.state"].update(names=names, units=["rad", "m", None]))
+    edit_info(root, lambda info: info["features"]["action"].update(names=names[:2], units=["m"]))
+    summary = lerobot(db, str(root), images=False)
+    assert rows_of(db)[0]["state_units"] == ["rad", "m", None]
+    assert rows_of(db)[0]["action_units"] == ["rad", None]
+    assert "feature action: units is ['m'], expected 2 texts or nulls" in summary.problems[0]
+
+
 def test_depth_is_no_camera(tmp_path, db):
     root = make_v3(tmp_path / "arm", (6,), cameras=(CAMERA, "depth"))
     edit_info(root, lambda info: info["features"]["depth"].update(info={"video.is_depth_map": True}))

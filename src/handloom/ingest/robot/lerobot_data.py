@@ -160,8 +160,15 @@ def signal_of(table: pa.Table, features: Sequence[Feature]) -> tuple[Signal | No
     names = None
     if any(feature.names for feature in features):
         names = tuple(name for feature in features for name in _names(feature, len(features) > 1))
-    units = tuple(unit_of(name) for name in names) if names else (None,) * values.shape[1]
+    units = tuple(unit for feature in features for unit in _units(feature))
     return Signal(values, names, units), int(unknown.sum())
+
+
+def _units(feature: Feature) -> tuple[str | None, ...]:
+    """(D) what the dataset states, else what its names say."""
+    if feature.units is not None:
+        return feature.units
+    return tuple(unit_of(name) for name in feature.names) if feature.names else (None,) * feature.width
 
 
 def unit_of(name: str) -> str | None:

@@ -36,13 +36,18 @@ _RANGE = re.compile(r"\s*(\d+)\s*:\s*(\d+)\s*")
 
 @dataclass(frozen=True)
 class Feature:
-    """One entry of info.json's features. names: (D), None if there are none, or not as many as values."""
+    """One entry of info.json's features. names: (D), None if there are none, or not as many as values.
+
+    units: (D), None for each that is not stated; all of it None without the key `units`. LeRobot has no such key,
+    datasets that handloom exports have it.
+    """
 
     key: str
     dtype: str
     shape: tuple[int, ...]
     names: tuple[str, ...] | None
     is_depth: bool
+    units: tuple[str | None, ...] | None = None
 
     @property
     def width(self) -> int:
@@ -120,6 +125,7 @@ class _Feature(Entry):
     dtype: Annotated[str, Expected("the name of a type, such as float32")]
     shape: Annotated[list[_Count] | None, BeforeValidator(_listed)] = None
     names: Any = None
+    units: Any = None
     info: _Object
     video_info: _Object
 
@@ -220,7 +226,19 @@ def _feature(key: str, value: Any, problems: list[str]) -> Feature:
     if raw.dtype not in ("video", "image") and names is not None and len(names) != math.prod(shape):
         problems.append(f"meta/info.json: feature {key} has {len(names)} names for {math.prod(shape)} values; not used")
         names = None
-    return Feature(key, raw.dtype, shape or (1,), names, depth)
+    return Feature(key, raw.dtype, shape or (1,), names, depth, _units(raw.units, key, math.prod(shape), problems))
+
+
+def _units(raw: Any, key: str, width: int, problems: list[str]) -> tuple[str | None, ...] | None:
+    """One text or null for each value; anything else is told, and not used."""
+    if raw is None:
+        return None
+    if isinstance(raw, list) and len(raw) == width and all(one is None or isinstance(one, str) for one in raw):
+        return tuple(one or None for one in raw)
+    problems.append(
+        f"meta/info.json: feature {key}: units is {str(raw)[:80]}, expected {width} texts or nulls; not used"
+    )
+    return None
 
 
 def _names(raw: Any) -> tuple[str, ...] | None:
