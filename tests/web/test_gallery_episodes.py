@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 from support.gallery import CAMERAS, POSE, STEPS, client_of, episode_image, gallery_db, gallery_episode, unpacked
 
+from handloom.schemas.hand_topology import KEYPOINT_NAMES
 from handloom.schemas.tables.robot import TABLE, episode_arrays, episode_row
 from handloom.store.episodes import read_episodes, write_episodes
-from handloom.web.episodes.episodes import places_of
+from handloom.web.episodes.episodes import hands_of, places_of
 
 DONE = ("yes", "no", "")
 HTML = "<img src=x onerror=alert(1)>"
@@ -272,6 +273,18 @@ def test_places_by_the_names_of_numbers():
     ]  # fmt: skip
     assert places_of(["shoulder.pos", "elbow.pos"], None) == []
     assert places_of(None, None) == []
+
+
+def test_keypoints_of_whole_hands_are_hands_and_no_places():
+    names = [f"{hand}.{point}.{axis}" for hand in ("left", "right") for point in KEYPOINT_NAMES for axis in "xyz"]
+    whole = ["cup.x", "cup.y", "cup.z", *(f"observation.state.{name}" for name in names)]
+    assert hands_of(whole, ["m"] * len(whole)) == [
+        {"index": list(range(3 + 63 * hand, 66 + 63 * hand)), "unit": "m"} for hand in (0, 1)
+    ]
+    assert [place["name"] for place in places_of(whole, None)] == ["cup"]
+    assert hands_of(names[:-1], None) == [{"index": list(range(63)), "unit": None}, None]
+    assert len(places_of(names[:-1], None)) == 20
+    assert hands_of(None, None) == [None, None]
 
 
 def test_a_table_of_before_has_no_success(tmp_path):

@@ -21,8 +21,8 @@ globalThis.window = {
 };
 
 const js = new URL("../../../src/handloom/web/static/js/", import.meta.url);
-const [router, virtual, hits, filters, api, keys, states, card, curves, path, plane, runs, reports] = await Promise.all(
-  ["router", "virtual", "hits", "filters", "api", "keys", "states", "card", "curves", "path", "timeplane", "runs", "reports"].map((name) => import(new URL(`${name}.js`, js))),
+const [router, virtual, hits, filters, api, keys, states, card, curves, path, plane, runs, reports, episode] = await Promise.all(
+  ["router", "virtual", "hits", "filters", "api", "keys", "states", "card", "curves", "path", "timeplane", "runs", "reports", "episode"].map((name) => import(new URL(`${name}.js`, js))),
 );
 
 beforeEach(() => {
@@ -394,6 +394,37 @@ test("a place is known in a step where all its three numbers are", () => {
   assert.ok(path.isKnown(Float32Array.of(NaN, 1, 2, 3, 4, 5)));
   assert.ok(!path.isKnown(Float32Array.of(NaN, 1, 2, 3, NaN, 5)));
   assert.ok(!path.isKnown(new Float32Array()));
+});
+
+test("an image that an episode lacks is told from one that is on its way", async () => {
+  globalThis.createImageBitmap = async () => ({ width: 2, height: 2, close() {} });
+  const frames = new episode.CameraFrames("a", 1, "ego");
+  frames.bring = async () => ({ 1: new Blob() });
+  assert.ok(!frames.isMissing(0), "not asked for");
+  for (const n of [0, 1]) await new Promise((done) => frames.get(n, done));
+  assert.deepEqual([frames.isMissing(0), frames.get(0)], [true, null]);
+  assert.equal(frames.get(1).width, 2);
+  assert.ok(!frames.isMissing(1) && !frames.isMissing(2));
+});
+
+test("many curves are grouped by what they are of, and none is lost", () => {
+  const fingers = ["wrist", "thumb_1", "thumb_2", "index_1", "index_2"];
+  const names = ["left", "right"].flatMap((hand) => fingers.flatMap((point) => ["x", "y", "z"].map((axis) => `${hand}.${point}.${axis}`)));
+  const rows = curves.rowsOf({ state_names: names, action_names: names }, names.length, names.length);
+  const groups = curves.groupsOf(rows);
+  assert.deepEqual(groups.map((one) => [one.name, one.rows.length]), ["left", "right"].flatMap((hand) => [[`${hand} wrist`, 3], [`${hand} thumb`, 6], [`${hand} index`, 6]]));
+  assert.deepEqual(groups.flatMap((one) => one.rows), rows);
+  assert.deepEqual(curves.groupsOf(rows.slice(0, 9)), [{ name: "", rows: rows.slice(0, 9) }], "few need no groups");
+  const unnamed = curves.rowsOf({}, 60, 60);
+  assert.deepEqual(curves.groupsOf(unnamed), [{ name: "", rows: unnamed }]);
+});
+
+test("hands of a state are its keypoints in order, and a hand that it lacks is unknown", () => {
+  const state = { data: Float32Array.from({ length: 2 * 70 }, (_, n) => n), shape: [2, 70] };
+  const found = path.handsOf(state, [null, { index: Array.from({ length: 63 }, (_, k) => 65 - k) }]);
+  assert.equal(found.length, 2 * 2 * 63);
+  assert.ok(found.subarray(0, 63).every(Number.isNaN));
+  assert.deepEqual([found[63], found[125], found[3 * 63]], [65, 3, 70 + 65]);
 });
 
 test("an action lies over the state of its name, and no number is lost or shown twice", () => {

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from handloom.schemas.hand_topology import KEYPOINT_NAMES
 from handloom.schemas.tables.robot import PEOPLE, TABLE, episode_arrays
 from handloom.store.columns import absent_fields, with_nulls
 from handloom.store.filters import quoted
@@ -161,6 +162,7 @@ class Episodes:
             "clips": [clip_id if clip_id in clips else None for clip_id in facts["clip_ids"]],
             "images": None if images is None else [size_of_first(camera) for camera in images],
             "places": places_of(facts["state_names"], facts["state_units"]),
+            "hands": hands_of(facts["state_names"], facts["state_units"]),
             "before": around[0] if place else None,
             "after": around[-1] if around[-1] != episode_id else None,
             "python": (
@@ -258,7 +260,8 @@ def counted(column: pa.ChunkedArray) -> list[list[Any]]:
 
 
 def places_of(names: Sequence[str] | None, units: Sequence[str | None] | None) -> list[dict[str, Any]]:
-    """Which numbers are places: the end effector's first, then those of things (`NAME.x`, `.y`, `.z`).
+    """Which numbers are places: the end effector's first, then those of things (`NAME.x`, `.y`, `.z`), but for
+    keypoints of whole hands (`hands_of`).
 
     `[{name, index: [x, y, z], unit, gripper: index or null}]`; unit: null where the dataset does not say.
     """
@@ -266,6 +269,7 @@ def places_of(names: Sequence[str] | None, units: Sequence[str | None] | None) -
         return []
     form = form_of(names)
     used = set(form.xyz) if form else set()
+    used |= {number for hand in hands_of(names, units) if hand for number in hand["index"]}
     stems: dict[str, dict[str, int]] = {}
     for number, name in enumerate(names):
         stem, _, axis = thing_name(name).rpartition(".")
@@ -277,6 +281,20 @@ def places_of(names: Sequence[str] | None, units: Sequence[str | None] | None) -
         {"name": name, "index": index, "gripper": gripper, "unit": units[index[0]] if units else None}
         for name, index, gripper in found
     ]
+
+
+def hands_of(names: Sequence[str] | None, units: Sequence[str | None] | None) -> list[dict[str, Any] | None]:
+    """Which numbers are the 21 keypoints of the left and of the right hand, as `export lerobot` names them.
+
+    `{index: [63], unit}` each, keypoint after keypoint, x, y, z; None for a hand that is not whole.
+    """
+    places = {thing_name(name): number for number, name in enumerate(names or ())}
+    found: list[dict[str, Any] | None] = []
+    for hand in ("left", "right"):
+        index = [places.get(f"{hand}.{point}.{axis}") for point in KEYPOINT_NAMES for axis in "xyz"]
+        whole = None not in index
+        found.append({"index": index, "unit": units[index[0] or 0] if units else None} if whole else None)
+    return found
 
 
 def routes(gallery: Gallery) -> list[Route]:

@@ -120,6 +120,11 @@ export class CameraFrames extends Frames {
   trim(bitmap) {
     if (bitmap) super.trim(bitmap);
   }
+
+  /** Whether it is known that the episode has no image of this step. */
+  isMissing(n) {
+    return this.bitmaps.get(n) === null;
+  }
 }
 
 function Cameras({ episode, times, clock }) {
@@ -135,6 +140,7 @@ function Cameras({ episode, times, clock }) {
 function Camera({ episode, camera, size, clip, times, clock }) {
   const canvas = useRef(null);
   const [failed, setFailed] = useState("");
+  const [missing, setMissing] = useState(false);
   const frames = useMemo(() => size && new CameraFrames(episode.episode_id, episode.version, camera), [episode, camera]);
   const view = useMemo(() => ({ waiting: 0 }), []);
   view.draw = () => {
@@ -144,8 +150,14 @@ function Camera({ episode, camera, size, clip, times, clock }) {
     const bitmap = frames.get(index, (error) => (error ? setFailed(error.problem ?? error.message) : view.schedule()));
     for (let n = 1; n <= AHEAD; n++) if (index + n < times.length) frames.get(index + n);
     if (index + CHUNK < times.length) frames.chunk(index + CHUNK - ((index + CHUNK) % CHUNK)).catch(() => {});
-    if (!bitmap) return;
     const { current: on } = canvas;
+    const none = frames.isMissing(index);
+    setMissing(none);
+    if (none) {
+      on.getContext("2d").clearRect(0, 0, on.width, on.height);
+      on.dataset.frame = index;
+    }
+    if (!bitmap) return;
     if (on.width !== bitmap.width || on.height !== bitmap.height) [on.width, on.height] = [bitmap.width, bitmap.height];
     on.getContext("2d").drawImage(bitmap, 0, 0);
     on.dataset.frame = index;
@@ -169,6 +181,7 @@ function Camera({ episode, camera, size, clip, times, clock }) {
     <figure class="episode-camera">
       <div class="clip-stage" style=${{ aspectRatio: size ? `${size[0]} / ${size[1]}` : "16 / 9" }} onClick=${() => clock.toggle()}>
         ${size ? html`<canvas ref=${canvas} role="img" aria-label=${`Camera ${name}`}></canvas>` : html`<p class="clip-notice">No images of this camera are stored${clip ? ": its clip may show them" : ""}.</p>`}
+        ${missing && html`<p class="clip-notice">No image of this camera at this step.</p>`}
         ${failed && html`<p class="clip-notice" role="alert">${failed}</p>`}
       </div>
       <figcaption><span title=${camera}>${name}</span>${size && html`<span class="soft num"> ${size.join(" × ")}</span>`}${clip && html` <a href=${clipHref(clip)}>its clip</a>`}</figcaption>
