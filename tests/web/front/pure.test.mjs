@@ -333,6 +333,8 @@ test("a card says why it was found on one line, and all of it under the pointer"
   assert.deepEqual(card.whyOf({ parts: { words: motion, meaning: { score: 0.5, rank: 3 }, look: { score: 0.31, rank: null } } }), ["words #1", "meaning #3", "look 0.31"]);
   assert.equal(card.whyWords({ score: 0.0325, parts: { motion, look: { score: null, rank: null, equal: null } } }), "score 0.0325: motion 0.912 (#1, as 12 of the ranked clips); look –");
   assert.equal(card.whyWords({ score: null }), "score –");
+  assert.equal(card.partsOf([{ parts: { motion } }, { parts: { motion, look: motion }, match_start_s: 0 }]), 3);
+  assert.equal(card.partsOf(undefined), 0);
 });
 
 test("a line on the map comes back from its address, with few corners", async () => {

@@ -155,8 +155,13 @@ export function whyWords(hit) {
 
 const FLAGS = { good: ["✓", "judged good"], bad: ["✗", "judged bad"] };
 
-/** A card of the grid. `hit` is undefined while it is on its way. `tab`: the Tab key stops at it (at one card of all). */
-export function Card({ hit, index, total, selected, tab, ranked, select, more, chosen }) {
+/** Of how many parts the longest line of `whyOf` is, with the time of the match. */
+export const partsOf = (hits) => Math.max(0, ...(hits ?? []).map((hit) => whyOf(hit).length + (isTimed(hit) ? 1 : 0)));
+
+const isTimed = (hit) => Number.isFinite(hit.match_start_s);
+
+/** A card of the grid. lines: for why it was found, 0 where nothing is ranked. `hit` is undefined while it is on its way. `tab`: the Tab key stops at it (at one card of all). */
+export function Card({ hit, index, total, selected, tab, lines, select, more, chosen }) {
   const [over, setOver] = useState(false);
   const link = useRef(null);
   useEffect(() => {
@@ -166,7 +171,7 @@ export function Card({ hit, index, total, selected, tab, ranked, select, more, c
   const why = whyOf(hit);
   const judged = flagOf(hit);
   const flag = FLAGS[judged];
-  const matched = hit.match_start_s !== null && hit.match_start_s !== undefined;
+  const matched = isTimed(hit);
   const isChosen = chosen.ids.has(hit.clip_id);
   const clicked = (event) => {
     select(index);
@@ -198,7 +203,7 @@ export function Card({ hit, index, total, selected, tab, ranked, select, more, c
       <span class="card-meta" title=${`${hit.dataset} · ${hit.video_id}`}>
         ${hit.dataset} · ${[hit.verb, hit.noun].filter(Boolean).join(" ") || hit.video_id}
       </span>
-      ${ranked && html`<span class="card-why num" title=${whyWords(hit)}>${why.join(" · ") || `score ${short(hit.score)}`}${matched && ` · at ${duration(hit.match_start_s)}`}</span>`}
+      ${lines > 0 && html`<span class=${lines > 1 ? "card-why two num" : "card-why num"} title=${whyWords(hit)}>${why.map((one) => one.replaceAll(" ", "\u00a0")).join(" · ") || `score ${short(hit.score)}`}${matched && ` · at ${duration(hit.match_start_s)}`}</span>`}
       <button type="button" class="button card-more" tabindex=${tab ? 0 : -1} onClick=${() => more(hit)} title="Clips like this one (m)">like this</button>
     </div>
   `;

@@ -1,7 +1,7 @@
 // The search page: one box for words, a clip or a file; filters; the hits; all of it in the address.
 import { html, useCallback, useEffect, useMemo, useReducer, useRef, useState } from "../vendor/handloom-vendor.js";
 import { about } from "./api.js";
-import { Card } from "./card.js";
+import { Card, partsOf } from "./card.js";
 import { ChosenBar, useChosen } from "./choosing.js";
 import { aboutOf, Chips, Filters, filtersOf, withoutFilters } from "./filters.js";
 import { Hits, isRanked, searchOf } from "./hits.js";
@@ -48,11 +48,12 @@ export function Page({ params }) {
   useKeys("Search", keysOf({ hits: shown, ready: hits === shown, control, current, select, flush, box, more, wide, openFilters: () => setFiltersOpen(true), judge, chosen }));
   const dragging = useDrop(send);
 
-  const sizes = useMemo(() => ({ least: phone ? LEAST_PHONE : LEAST, gap: GAP, text: TEXT_PX + (ranked ? WHY_PX : 0) }), [phone, ranked]);
+  const lines = ranked ? (partsOf(shown.first?.hits) > (phone ? 2 : 3) ? 2 : 1) : 0; // of why a clip was found
+  const sizes = useMemo(() => ({ least: phone ? LEAST_PHONE : LEAST, gap: GAP, text: TEXT_PX + lines * WHY_PX }), [phone, lines]);
   const see = useCallback((first, last) => shown.see(first, last), [shown]);
   const tabStop = (index, { first, last, top }) => index === (selected.index >= first && selected.index < last ? selected.index : top);
   const card = (index, shownCards) => html`
-    <${Card} key=${index} index=${index} tab=${tabStop(index, shownCards)} hit=${shown.at(index)} total=${shown.total} ranked=${ranked} select=${select} more=${more} chosen=${chosen}
+    <${Card} key=${index} index=${index} tab=${tabStop(index, shownCards)} hit=${shown.at(index)} total=${shown.total} lines=${lines} select=${select} more=${more} chosen=${chosen}
       selected=${index === selected.index ? (selected.focus ? "focus" : "yes") : null} />
   `;
   const reads = isVideo(params) && !hits.first && !hits.failed;
