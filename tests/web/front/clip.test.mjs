@@ -7,8 +7,8 @@ globalThis.cancelAnimationFrame = () => {};
 globalThis.window = { location: new URL("http://here/clip/a"), history: {}, addEventListener() {} };
 
 const js = new URL("../../../src/handloom/web/static/js/", import.meta.url);
-const [row, timeline, plane, compare, clipPage, clock_, cameras, space, figures, scene] = await Promise.all(
-  ["row", "timeline", "timeplane", "differences", "clip", "clock", "cameras", "space", "figures", "scene"].map((name) => import(new URL(`${name}.js`, js))),
+const [row, timeline, plane, compare, clipPage, clock_, cameras, space, figures, scene, overlay] = await Promise.all(
+  ["row", "timeline", "timeplane", "differences", "clip", "clock", "cameras", "space", "figures", "scene", "overlay"].map((name) => import(new URL(`${name}.js`, js))),
 );
 const { PerspectiveCamera, Vector3 } = await import(new URL("../vendor/handloom-three.js", js));
 const facts = (changes = {}) => ({ clip_id: "a", frame_s: [2, 2.1, 2.2, 2.4], source: [640, 360], flags: [], segments: [], ...changes });
@@ -40,6 +40,20 @@ test("flags that doubt a hand are told by frame and hand; others are not", () =>
     { name: "HAND_JUMP_LEFT", frames: [0] },
   ];
   assert.deepEqual(new row.Clip(facts({ flags })).doubts.map((set) => [...set]), [[1], [2, 3]]);
+});
+
+test("what is drawn is told in words, and what is not drawn is not", () => {
+  const told = (changes, arrays) => {
+    const clip = new row.Clip(facts(changes));
+    clip.add(arrays);
+    return overlay.legendOf(clip).map(([, words]) => words.split(/[:,]/)[0]);
+  };
+  const visible = { hand_visible: { data: Uint8Array.of(0, 0, 1, 0, 1, 0, 0, 0) }, hand_confidence: { data: new Float32Array(8) } };
+  assert.deepEqual(told({}, visible), ["left hand", "0.9"]);
+  const flags = [{ name: "HAND_SIDE_UNSURE_LEFT", frames: [1] }, { name: "HAND_UNSUPPORTED_RIGHT", frames: [0] }];
+  assert.deepEqual(told({ flags }, { ...visible, other_hand_frame: { data: Int32Array.of(3) } }), ["left hand", "0.9", "?", "somebody else's hand"]);
+  assert.deepEqual(told({ segments: [{ thing: "object_1" }, { thing: null }, { thing: "object_1" }] }, {}), ["object 1"]);
+  assert.deepEqual(["HAND_OFF_TRACKS_LEFT", "HANDS_OVERLAP", "NO_HANDS"].map(timeline.flagWords), ["Left hand: off tracks", "Hands overlap", "No hands"]);
 });
 
 test("frames with a flag are joined where they touch, and nothing is lost", () => {

@@ -46,7 +46,7 @@ FLAGS: dict[str, str] = {
     "DARK": "next to black",
     "SATURATED": "a large part of the image is white, without any detail",
     "DUPLICATE": "equal to the frame before",
-    "NO_HANDS": "no hand is visible",
+    "NO_HANDS": "no hand is visible; those of other people do not count",
     "HAND_INFILLED_LEFT": "the left hand is interpolated over a short gap",
     "HAND_INFILLED_RIGHT": "the right hand is interpolated over a short gap",
     "HAND_JUMP_LEFT": "the left hand moves faster than a hand can, to or from this frame",

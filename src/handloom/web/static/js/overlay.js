@@ -23,6 +23,24 @@ const TAIL_FRAMES = 8;
 const TAIL_SHARE = 0.09; // longest tail, as a share of the image's short side
 const STILL_SHARE = 0.004; // a shorter tail is drawn as a dot
 
+/** What the drawing of a clip holds, in words: `[colour or null, words, more words]`. */
+export function legendOf({ facts, arrays, tracks, doubts, truth }) {
+  const { hand_visible: visible, hand_infilled: filled, hand_confidence: confidence, other_hand_frame: others } = arrays;
+  const seen = [0, 1].filter((hand) => visible?.data.some((value, n) => n % 2 === hand && value));
+  const things = [...new Set((facts.segments ?? []).map((one) => one.thing).filter(Boolean))];
+  return [
+    ...seen.map((hand) => [HAND_COLORS[hand], hand ? "right hand" : "left hand", "of the person who wears the camera, or is seen"]),
+    seen.length && confidence && [null, "0.9: confidence", "how sure the network is of the hand, 0 to 1"],
+    seen.some((hand) => doubts[hand].size) && [null, "?: side or place in doubt", "the flags below the image tell which of them"],
+    filled?.data.some(Boolean) && [null, "filled: no hand seen, interpolated", "over a short gap; its joints are dark"],
+    others?.data.length && [OTHER_COLOR, "somebody else's hand, not counted", "or one that is taken for somebody else's: it is in no number of quality and in no flag"],
+    ...things.map((name) => [thingColor(name), name.replace("_", " "), "held by a hand"]),
+    tracks && [null, "points: tracks", "their colour is where they begin in the image"],
+    arrays.body_keypoints_px && [BODY_COLOR, "body", "of the person who is seen"],
+    truth && [null, "dashed: the truth", "of a rendered clip"],
+  ].filter(Boolean);
+}
+
 /** The 2D context of a canvas that the processor draws: 1,500 short lines cost it a few ms, and much more a graphics chip that is emulated. */
 export const flat = (canvas) => canvas.getContext("2d", { willReadFrequently: true });
 

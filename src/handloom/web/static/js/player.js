@@ -4,15 +4,15 @@ import { SPEEDS, useLive } from "./clock.js";
 import { drawOverlay, flat } from "./overlay.js";
 import { indexAt, nearestIndex } from "./row.js";
 
-/** Layers in the order of their keys, 1 to 7. */
+/** Layers in the order of their keys, 1 to 7: name, title, what it is. */
 export const LAYERS = [
-  ["hands", "Hands"],
-  ["tracks", "Tracks"],
-  ["things", "Held things"],
-  ["others", "Other hands"],
-  ["image", "Image"],
-  ["body", "Body"],
-  ["truth", "Truth"],
+  ["hands", "Hands", "the wearer's left and right hand; in a view from outside the person's"],
+  ["tracks", "Tracks", "points that are followed through the clip"],
+  ["things", "Held things", "the points and the box of what a hand holds"],
+  ["others", "Other hands", "hands of somebody else, or taken for such: grey; they are in no number of quality, and in no flag"],
+  ["image", "Image", "the clip's image below all that is drawn"],
+  ["body", "Body", "the body of the person who is seen"],
+  ["truth", "Truth", "the exact truth of a rendered clip: dashed"],
 ];
 
 /** Of the view in 3D: the reader turns it; it follows the camera; it looks from above. */
@@ -186,7 +186,7 @@ export function Transport({ clock, layers, there, setLayer, children }) {
       <button type="button" class="button" aria-pressed=${clock.loop.peek()} onClick=${() => (clock.loop.value = !clock.loop.peek())} title="Begin again at the end (l)">Loop</button>
       ${layers && html`<div class="clip-layers" role="group" aria-label="Layers">
         ${there.map(
-          ([name, title, key]) => html`<button type="button" key=${name} class="button" aria-pressed=${!!layers.peek()[name]} onClick=${() => setLayer(name)} title=${`${title} (${key})`}>${title}</button>`,
+          ([name, title, key, what]) => html`<button type="button" key=${name} class="button" aria-pressed=${!!layers.peek()[name]} onClick=${() => setLayer(name)} title=${`${title}: ${what} (${key})`}>${title}</button>`,
         )}
       </div>`}
       ${children}

@@ -10,7 +10,7 @@ import { indexAt } from "./row.js";
 import { amid, axesLines, bounds, fixed, moving, NoSpace, placed, shownColor, Space, useSpace } from "./space.js";
 
 const BESIDE = [0.8, 0.5, 0.6]; // from what is shown to the reader's eye; the first camera looks along -z
-const STRAYS = 0.1; // of places at each end of an axis, that the first view need not show
+const STRAYS = { hands: 0.05, tracks: 0.1 }; // shares of places at each end of an axis that the first view need not show
 
 /** The 3D view of one clip. revision: changes when arrays have come; view: one of `VIEWS`; truth: of the clip, or null. */
 export function Scene({ clip, clock, layers, view, setView, revision, truth }) {
@@ -144,7 +144,7 @@ class World extends Space {
     const one = 6 * NUM_KEYPOINTS; // numbers of a frame
     for (let n = 0; hands && n < clip.length; n += Math.ceil(clip.length / 100)) for (const value of hands.subarray(one * n, one * (n + 1))) joints.push(value);
     for (let n = 0; this.body && n < clip.length; n += 5) bodies.push(...(this.bodyAt(n) ?? []));
-    return [...this.poses.places(), ...amid(joints, STRAYS), ...amid(bodies, STRAYS), ...(this.cloud ? amid(this.cloudPlaces(), STRAYS) : [])];
+    return [...this.poses.places(), ...amid(joints, STRAYS.hands), ...amid(bodies, STRAYS.hands), ...(this.cloud ? amid(this.cloudPlaces(), STRAYS.tracks) : [])];
   }
 
   /** [x, y, z, ...] of the tracks over some frames. */

@@ -1,5 +1,7 @@
 // The time of a clip: segments of each hand, frames with flags, confidence and speed of the hands, errors against the truth.
-import { html, useMemo } from "../vendor/handloom-vendor.js";
+import { html, useMemo, useRef } from "../vendor/handloom-vendor.js";
+import { useLive } from "./clock.js";
+import { indexAt } from "./row.js";
 import { leftOf, Plot, TimePlane } from "./timeplane.js";
 import { short } from "./states.js";
 
@@ -24,10 +26,11 @@ export function Timeline({ clip, clock, revision, truth }) {
     })),
     ...flags.map(({ name, about, runs, frames }) => ({
       key: `flag ${name}`,
-      label: words(name),
+      label: flagWords(name),
+      title: about,
       className: "clip-flags",
       body: runs.map(
-        ([from, to]) => html`<span class="clip-flag" title=${`${about ?? words(name)} (${frames} frames)`} style=${{ left: left(clip.times[from] ?? 0), width: left((clip.times[to] ?? clip.duration_s) - (clip.times[from] ?? 0)) }}></span>`,
+        ([from, to]) => html`<span class="clip-flag" title=${`${about ?? flagWords(name)} (${frames} frames)`} style=${{ left: left(clip.times[from] ?? 0), width: left((clip.times[to] ?? clip.duration_s) - (clip.times[from] ?? 0)) }}></span>`,
       ),
     })),
     ...plots.map(({ name, label, about, ...plot }) => ({
@@ -41,6 +44,7 @@ export function Timeline({ clip, clock, revision, truth }) {
   return html`
     <section aria-label="Timeline">
       <${TimePlane} rows=${rows} times=${clip.times} span_s=${span_s} clock=${clock} end_s=${clip.duration_s} />
+      ${flags.length > 0 && html`<${FlagsNow} flags=${facts.flags} clip=${clip} clock=${clock} />`}
       ${facts.segments_judged && html`<p class="soft">${facts.segments_judged}</p>`}
       ${facts.segments == null && html`<p class="soft">No actions are known: the stage <code>segments</code> has not run on this clip, or its hands have no place.</p>`}
     </section>
@@ -85,10 +89,25 @@ export function flagRows(flags) {
     });
 }
 
-const words = (name) => {
-  const text = name.toLowerCase().replaceAll("_", " ");
+/** A flag's name for the reader: `HAND_OFF_TRACKS_LEFT` as `Left hand: off tracks`. */
+export function flagWords(name) {
+  const [, what, hand] = /^HAND_(.*)_(LEFT|RIGHT)$/.exec(name) ?? [null, name];
+  const plain = what.toLowerCase().replaceAll("_", " ");
+  const text = hand ? `${hand.toLowerCase()} hand: ${plain}` : plain;
   return text[0].toUpperCase() + text.slice(1);
-};
+}
+
+/** What the flags of the frame on the clock mean. */
+function FlagsNow({ flags, clip, clock }) {
+  const line = useRef(null);
+  const of = useMemo(() => flags.map(({ about, name, frames }) => [about ?? flagWords(name), new Set(frames)]), [flags]);
+  useLive([clock.at], () => {
+    const frame = indexAt(clip.times, clock.at.peek());
+    const told = of.filter(([, frames]) => frames.has(frame)).map(([about]) => about);
+    if (line.current) line.current.textContent = told.length ? `This frame: ${told.join("; ")}.` : "This frame has no flag.";
+  });
+  return html`<p class="soft clip-flags-now" ref=${line}></p>`;
+}
 
 const PLOTS = [
   { name: "hand_confidence", label: "Confidence", unit: "", most: () => 1 },

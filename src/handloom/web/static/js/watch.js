@@ -1,6 +1,7 @@
 // One clip to be watched: it is loaded here, and shown as player, 3D view and timeline on a clock.
 import { html, useEffect, useState } from "../vendor/handloom-vendor.js";
 import { bytes, arrays as getArrays, get, readArrays } from "./api.js";
+import { legendOf } from "./overlay.js";
 import { LAYERS, Player } from "./player.js";
 import { ARRAYS, Clip, Frames, TRACK_CHOICES, TRACKS_LIMIT } from "./row.js";
 import { ComingSpace, Failure, useScript } from "./states.js";
@@ -104,6 +105,7 @@ export function Watch({ loaded, clock, layers, view, setView, source, setSource,
           ? html`<div class="clip-stage clip-waiting" style=${{ aspectRatio: `${clip.width} / ${clip.height}` }}><p role="status">Loading the frames … ${Math.round(100 * (share ?? 0))} %</p></div>`
           : html`<${Player} clip=${clip} clock=${clock} layers=${layers} frames=${frames} source=${shown} why=${why} revision=${revision} truth=${truth} label=${`${title}: image with hands and tracks`} onVideoError=${() => setBroken(clip)} />`}
         <${SourceNote} clip=${clip} shown=${shown} setSource=${setSource} broken=${broken === clip} why=${why} />
+        <${Legend} clip=${clip} truth=${truth} />
       </div>
       <div class="clip-buttons">${children}</div>
       <div class="clip-time"><${Timeline} clip=${clip} clock=${clock} revision=${revision} truth=${truth} /></div>
@@ -123,6 +125,13 @@ const Waiting = ({ shape, words }) => html`
   <div class="clip-watch">
     <div class="clip-seen"><div class="clip-stage clip-waiting" style=${{ aspectRatio: `${shape}` }}><p role="status">${words} …</p></div></div>
   </div>
+`;
+
+/** What is drawn over the image. truth: drawn, too. */
+const Legend = ({ clip, truth }) => html`
+  <ul class="legend clip-legend">
+    ${legendOf({ ...clip, truth }).map(([color, words, more]) => html`<li key=${words} title=${more}>${color && html`<i class="dot" style=${{ background: color }}></i> `}${words}</li>`)}
+  </ul>
 `;
 
 /** Which images are shown, and why not the others. */
@@ -152,8 +161,8 @@ export function layersOf(params) {
   return { ...Object.fromEntries(LAYERS.map(([name]) => [name, !hidden.has(name)])), truth: params.get("truth") !== null };
 }
 
-/** [name, title, number of its key] of the layers that some of these clips have. */
+/** [name, title, number of its key, what it is] of the layers that some of these clips have. */
 export function layersFor(clips) {
   const has = { body: (clip) => clip.facts.arrays.includes("body_keypoints_px"), truth: (clip) => !!clip.facts.truth };
-  return LAYERS.map(([name, title], n) => [name, title, n + 1]).filter(([name]) => !has[name] || clips.some(has[name]));
+  return LAYERS.map(([name, title, what], n) => [name, title, n + 1, what]).filter(([name]) => !has[name] || clips.some(has[name]));
 }
