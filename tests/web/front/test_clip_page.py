@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
-from support.browsing import chromium, faults_of, opened, served
+from support.browsing import faults_of, opened, served
 from support.gallery import jpeg
 from support.rows import later_grid, make_clip, make_row
 
@@ -40,12 +40,6 @@ pytestmark = pytest.mark.slow
 NUM, GRID = 12, 4
 TRAP = '<img src="x" onerror="document.title = 1"> <b>bold</b>'
 FULL, BARE, PLAYED, TRUE = (make_clip(number, video_id=f"film{number}") for number in range(4))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from support.browsing import chromium, faults_of, opened, served, until
+from support.browsing import faults_of, opened, served, until
 from support.gallery import gallery_clip, gallery_db
 from support.rows import RUN_KEY
 
@@ -25,12 +24,6 @@ pytestmark = pytest.mark.slow
 
 NUM, LOST = 40, 60
 TRAP = "<img src=x onerror='document.title = 1'>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture

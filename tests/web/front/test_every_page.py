@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
-from support.browsing import chromium, faults_of, opened, served, until
+from support.browsing import faults_of, opened, served, until
 from support.gallery import add, gallery_clip, gallery_db, gallery_episode
 
 from handloom.api import Database
@@ -29,12 +28,6 @@ PAGES = {
     "episode": ("/episode/arm%3A0", ".episode-camera canvas[data-frame]"),
     "nowhere": ("/clip/nowhere", "main [role=alert]"),
 }
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

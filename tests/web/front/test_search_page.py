@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from support.browsing import chromium, faults_of, opened, served, until
+from support.browsing import faults_of, opened, served, until
 from support.gallery import add, gallery_clip, gallery_db, jpeg
 
 from handloom.store.search.index import build_indexes
@@ -17,12 +17,6 @@ pytestmark = pytest.mark.slow
 
 NUM = 130
 TRAP = '<img src="x" onerror="document.title = 1"> <b>bold</b>'
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
