@@ -2,6 +2,7 @@
 
 import io
 import json
+from datetime import timedelta
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -66,6 +67,27 @@ def test_everything_is_counted(ask):
     (reject,) = told["rejects"]
     assert (reject["count"], reject["stage"], reject["reason"]) == (LOST, "decode", "damaged")
     assert not told["running"]
+
+
+def test_versions_are_those_that_can_be_opened(db):
+    """Without those that have no row, and without those that were cleaned up."""
+
+    gallery = Gallery(db, look_every_s=0)
+
+    def told():
+        with TestClient(make_app(gallery), base_url="http://127.0.0.1") as client:
+            return {one["version"]: one["rows"] for one in client.get("/api/versions").json()["versions"]}
+
+    def there():
+        numbers = [one["version"] for one in db.table("clips").versions()]
+        return {number: rows for number in numbers if (rows := db.table("clips", number).count_rows())}
+
+    db.table("clips").delete(f"clip_id = '{IDS[0]}'")
+    assert len(there()) == 2
+    assert told() == there()
+    assert list(told()) == sorted(told(), reverse=True)
+    db.table("clips").cleanup_old_versions(timedelta(0))
+    assert told() == {db.table("clips").version: NUM - 1} == there()
 
 
 def test_a_run_that_works_is_shown_while_it_works(ask, db):

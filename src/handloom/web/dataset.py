@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +33,7 @@ MOST_RUNS = 30
 MOST_OUTLIERS, MOST_REJECTS = 200, 2000
 MOST_POINTS, POINTS = 20_000, 5000
 MOST_LASSO = 4000
+MOST_VERSIONS = 50
 KEPT_OF_STATUS = (
     *("clip_list", "clips", "rejects", "pending", "outdated", "frames", "hours", "clips_of_people", "clips_of_robots"),
     *("clips_with_left_hand", "clips_with_right_hand", "clips_by_world_scale", "clips_by_camera_source"),
@@ -67,8 +68,12 @@ def routes(gallery: Gallery) -> list[Route]:
         words = (asked.get("part", "clips"), asked.get("stage", ""), asked.get("reason", ""))
         return json_answer(request, await blocking(rejects, gallery, *words, offset, limit))
 
+    async def listed(request: Request) -> Response:
+        return json_answer(request, await blocking(versions, gallery))
+
     return [
         Route("/api/dataset", whole),
+        Route("/api/versions", listed),
         Route("/api/rejects", rejected),
         Route("/api/outliers", outlying),
         Route("/api/map", mapped),
@@ -97,6 +102,27 @@ def told(gallery: Gallery) -> dict[str, Any]:
         "runs": runs,
         "running": any(run["running"] for run in runs),
     }
+
+
+def versions(gallery: Gallery) -> dict[str, Any]:
+    """The versions of `clips` that still exist and have rows, the newest first: `[{version, at, rows}]`; at:
+    when it was written, UTC. `MOST_VERSIONS` at most, and how many older ones there are."""
+
+    def read() -> dict[str, Any]:
+        table = gallery.db.table("clips")
+        if table is None:
+            return {"versions": [], "older": 0}
+        with lance_errors("list the versions of clips", table.uri):
+            there = table.versions()[::-1]
+        rows = [int(one["metadata"].get("total_rows", 1)) for one in there]  # known without reading each
+        found = [
+            {"version": one["version"], "at": cast(datetime, one["timestamp"]).astimezone(UTC).isoformat(), "rows": num}
+            for one, num in zip(there, rows, strict=True)
+            if num
+        ]
+        return {"versions": found[:MOST_VERSIONS], "older": len(found[MOST_VERSIONS:])}
+
+    return gallery.short("versions", read)
 
 
 def coverage(catalogue: Catalogue) -> dict[str, float]:

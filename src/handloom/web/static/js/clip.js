@@ -93,7 +93,7 @@ function Head({ id, clip, truth }) {
       </div>
       <div class="clip-head-buttons">
         ${truth && html`<button type="button" class="button" aria-pressed=${truth.shown} title="The exact truth of this rendered clip: over the image, in 3D, as errors (7)" onClick=${truth.turn}>Compare with the truth</button>`}
-        <${CompareWith} id=${id} />
+        <${CompareWith} id=${id} version=${clip?.facts.version} />
       </div>
     </header>
   `;
