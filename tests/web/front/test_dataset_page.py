@@ -71,15 +71,15 @@ def test_a_line_on_the_map_chooses_judges_and_searches(browser, db):
         page.mouse.up()
         page.get_by_text(f"{NUM} clips chosen").wait_for()
         assert len(state(page)["lasso"]) == 1
-        page.get_by_role("button", name="✗ All bad").click()
-        page.get_by_text(f"{NUM} clips: bad").wait_for()
+        page.get_by_role("button", name="✗ Bad").click()
+        page.get_by_text(f"{NUM} clips judged bad").wait_for()
         assert len(db.judged("bad")) == NUM
         page.get_by_role("link", name="Search within them").click()
         page.get_by_text("chosen on the map").wait_for()
         until(page, "document.querySelector('.found').textContent.startsWith('40 clips')")
         page.go_back()
         page.get_by_text(f"{NUM} clips chosen").wait_for()
-        page.get_by_role("button", name="Clear").click()
+        page.get_by_role("button", name="None").click()
         page.get_by_text("Nothing is chosen").wait_for()
         assert "lasso" not in state(page)
         page.locator("canvas.map").focus()

@@ -58,15 +58,17 @@ export function useChosen(hits, current) {
 }
 
 /**
- * What can be done with the chosen clips; nothing where none is. `total`: of the result. `judgedSome()` is
- * called when judgements have changed.
+ * What can be done with the chosen clips (`useChosen`, or ids and `clear` alone); nothing where none is. `total`: of the
+ * result. `judgedSome()` is called when judgements have changed. keys: whether y, n and u do so here. Children: other
+ * ways on.
  */
-export function ChosenBar({ chosen, total, judgedSome }) {
+export function ChosenBar({ chosen, total, judgedSome = () => {}, keys = true, children }) {
   const [reason, setReason] = useState("");
   const [busy, setBusy] = useState(false);
   const [said, setSaid] = useState("");
   const [failed, setFailed] = useState(null);
   const number = chosen.ids.size;
+  const key = (name) => (keys ? ` (${name})` : "");
   if (!number) return null;
   const judge = async (verdict) => {
     setBusy(true);
@@ -92,13 +94,13 @@ export function ChosenBar({ chosen, total, judgedSome }) {
       <b class="num" role="status">${count(number, "clip")} chosen</b>
       ${about.value?.judging && html`
         <span class="switch" role="group" aria-label="Judge the chosen clips">
-          <button type="button" class="button small" disabled=${busy} title="Judge them good (y)" onClick=${() => judge("good")}>✓ Good</button>
-          <button type="button" class="button small" disabled=${busy} title="Judge them bad (n)" onClick=${() => judge("bad")}>✗ Bad</button>
+          <button type="button" class="button small" disabled=${busy} title=${`Judge them good${key("y")}`} onClick=${() => judge("good")}>✓ Good</button>
+          <button type="button" class="button small" disabled=${busy} title=${`Judge them bad${key("n")}`} onClick=${() => judge("bad")}>✗ Bad</button>
         </span>
         <label>Why <input type="text" class="small chosen-why" maxlength="200" list="chosen-reasons" value=${reason} placeholder="as before" onInput=${(event) => setReason(event.target.value)} /></label>
         <datalist id="chosen-reasons">${[...REASONS.bad, ...REASONS.good].map((one) => html`<option key=${one} value=${one}></option>`)}</datalist>
-        <button type="button" class="button small" disabled=${busy} title="Take their judgements back (u)" onClick=${() => judge(null)}>Take back</button>`}
-      <button type="button" class="button small" onClick=${copy}>Copy ids</button>
+        <button type="button" class="button small" disabled=${busy} title=${`Take their judgements back${key("u")}`} onClick=${() => judge(null)}>Take back</button>`}
+      <button type="button" class="button small" title="A list for Python" onClick=${copy}>Copy ids</button> ${children}
       ${number < total && number < MOST_CHOSEN && html`<button type="button" class="button small" title="All that were found (a)" onClick=${chosen.all}>All ${Math.min(total, MOST_CHOSEN).toLocaleString("en")}</button>`}
       <button type="button" class="button small" title="Choose none (Esc)" onClick=${chosen.clear}>None</button>
       ${busy && html`<span class="spinner" aria-hidden="true"></span>`}

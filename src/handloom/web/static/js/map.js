@@ -2,12 +2,13 @@
 import { html, useEffect, useMemo, useRef, useState } from "../vendor/handloom-vendor.js";
 import { about, get } from "./api.js";
 import { Thumb } from "./card.js";
-import { judgeAll, judged } from "./judge.js";
+import { ChosenBar } from "./choosing.js";
+import { judged } from "./judge.js";
 import { useKeys } from "./keys.js";
 import { jump } from "./parts.js";
 import { draw, halves, nearest, scaleOf, SHAPES, toPlane } from "./plane.js";
 import { clipHref, go, setParams, withQuery } from "./router.js";
-import { count, Failure, Loading, Problem } from "./states.js";
+import { count, Failure, Loading } from "./states.js";
 
 const POINTS = 5000;
 const COLOUR_NAMES = { hand: "hands seen", scale: "scale of the camera path" };
@@ -264,42 +265,17 @@ const Sign = ({ colour, shape }) => html`
   </svg>
 `;
 
-/** The chosen clips: pictures, a filter for the search page, the line of Python, and judging all of them. */
+/** The chosen clips: what can be done with them, and pictures. */
 function Chosen({ found, chosen, lasso }) {
-  const [said, setSaid] = useState("");
-  const [failed, setFailed] = useState(null);
-  useEffect(() => setSaid(""), [chosen]);
+  const inside = useMemo(() => new Set(chosen.map((index) => found.ids[index])), [chosen, found]);
   if (!lasso.length) return html`<p class="soft">Nothing is chosen.</p>`;
-  const ids = chosen.map((index) => found.ids[index]);
-  if (!ids.length) return html`<p class="soft">No clip is within the line. <button type="button" class="button small" onClick=${() => setParams({ lasso: null })}>Clear</button></p>`;
-  const copy = async (text, what) => {
-    try {
-      await navigator.clipboard.writeText(text);
-      setSaid(`${what} copied`);
-    } catch {
-      setSaid("the browser does not allow copying here");
-    }
-  };
-  const all = (verdict) => judgeAll(ids, verdict).then(
-    (num) => {
-      setFailed(null);
-      setSaid(`${count(num, "clip")}: ${verdict ?? "taken back"}`);
-    },
-    setFailed,
-  );
+  const ids = [...inside];
+  const clear = () => setParams({ lasso: null });
+  if (!ids.length) return html`<p class="soft">No clip is within the line. <button type="button" class="button small" onClick=${clear}>Clear</button></p>`;
   return html`
-    <div class="line" role="group" aria-label="Chosen clips">
-      <b class="num">${count(ids.length, "clip")} chosen</b>
-      <a class="button" href=${withQuery("/", { lasso: `${found.by}:${writeLasso(lasso)}` })}>Search within them</a>
-      <button type="button" class="button" onClick=${() => copy(`clips = ${JSON.stringify(ids)}`, "Python list")}>Copy for Python</button>
-      ${about.value?.judging && html`
-        <button type="button" class="button" onClick=${() => all("good")}>✓ All good</button>
-        <button type="button" class="button" onClick=${() => all("bad")}>✗ All bad</button>
-        <button type="button" class="button" onClick=${() => all(null)}>Take back</button>`}
-      <button type="button" class="button quiet" onClick=${() => setParams({ lasso: null })}>Clear</button>
-      <span role="status">${said}</span>
-    </div>
-    ${failed && html`<${Problem} error=${failed} />`}
+    <${ChosenBar} key=${writeLasso(lasso)} keys=${false} chosen=${{ ids: inside, clear }} total=${ids.length}>
+      <a class="button small" href=${withQuery("/", { lasso: `${found.by}:${writeLasso(lasso)}` })}>Search within them</a>
+    <//>
     <ul class="plain small-cards tiny">
       ${ids.slice(0, MOST_SHOWN).map((id, place) => html`
         <li class="card" key=${id}><a class="card-link" href=${clipHref(id)} title=${id}><${Thumb} hit=${{ clip_id: id }} height=${96} /><span class="card-title">${found.narrations?.[chosen[place]] || id}</span></a></li>`)}
