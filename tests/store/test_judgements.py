@@ -3,7 +3,7 @@
 import csv
 import json
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from support.rows import RUN_KEY, make_clip, make_row
@@ -107,6 +107,11 @@ def test_what_cannot_be_judged_is_refused_and_nothing_is_written(db):
     for wrong, said in (
         (Judgement(IDS[0], "fine"), "expected good or bad"),
         (Judgement(IDS[0], "bad", note="x" * (MOST_NOTE + 1)), "at most 10,000"),
+        (Judgement(IDS[0], "bad", clips_version=10**19), "clips_version 10000000000000000000"),
+        (Judgement(IDS[0], "bad", clips_version=-1), "number of a version"),
+        # In UTC these are of the years 0 and 10000, which nothing reads
+        (Judgement(IDS[0], "bad", at=datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=9)))), "1970 or later"),
+        (Judgement(IDS[0], "bad", at=datetime(9999, 12, 31, 23, tzinfo=timezone(-timedelta(hours=9)))), "is of 9999"),
     ):
         with pytest.raises(ConfigError, match=said):
             judge(db, [wrong])

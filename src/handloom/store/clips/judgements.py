@@ -57,7 +57,8 @@ def judge(db: Tables, judgements: Sequence[Judgement]) -> list[Judgement]:
     """Write judgements, all in one commit, in place of earlier ones of the same clips. Returns them as written.
 
     Raises:
-        ConfigError: a verdict that is none of `VERDICTS`, a text that is too long, or two judgements of one clip.
+        ConfigError: a verdict that is none of `VERDICTS`, a text that is too long, a time before 1970, a version that
+            cannot be, or two judgements of one clip.
         StoreError: a clip has no row; the table cannot be written.
     """
     checked = [_checked(judgement) for judgement in judgements]
@@ -117,7 +118,13 @@ def _checked(judgement: Judgement) -> Judgement:
             problem = f"the {name} of clip {judgement.clip_id} has {len(text):,} characters"
             raise ConfigError(problem, f"at most {most:,}")
         texts[name] = text.encode(errors="replace").decode() or None  # half of a character is no UTF-8
-    return replace(judgement, at=judgement.at or datetime.now(UTC), **texts)
+    version = judgement.clips_version
+    if version is not None and not 0 <= version < 1 << 63:
+        raise ConfigError(f"clips_version {version} of clip {judgement.clip_id}", "expected the number of a version")
+    at = judgement.at or datetime.now(UTC)
+    if not 1970 <= at.year < 9999:
+        raise ConfigError(f"the judgement of clip {judgement.clip_id} is of {at.isoformat()}", "expected 1970 or later")
+    return replace(judgement, at=at, **texts)
 
 
 def _ids_in_rows(db: Tables, clip_ids: Sequence[str]) -> list[str]:
