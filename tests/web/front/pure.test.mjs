@@ -167,6 +167,16 @@ test("an error of the server is told in its words, and no answer too", async () 
   await assert.rejects(api.get("/api/search"), { problem: "no column `x`", hint: "columns: a, b", status: 400 });
   globalThis.fetch = async () => new Response("<h1>Bad gateway</h1>", { status: 502 });
   await assert.rejects(api.get("/api/search"), { status: 502 });
+  globalThis.fetch = async () => new Response("{\"hits\": [", { status: 200 });
+  await assert.rejects(api.get("/api/search"), (error) => error.problem.includes("cannot be read") && error.status === 502);
+  const cut = (answer) => new ReadableStream({ pull: (to) => (answer.length ? to.enqueue(answer.pop()) : to.error(new TypeError("network error"))) });
+  for (const progress of [undefined, () => {}]) {
+    globalThis.fetch = async () => new Response(cut([new Uint8Array(3)]), { headers: { "Content-Length": "9" } });
+    for (const asked of [api.get("/api/search"), api.post("/api/judge", {}), api.bytes("/media/frames", {}, { progress })]) {
+      await assert.rejects(asked, (error) => error.status === 0 && error.problem.includes("does not answer"));
+      assert.equal(api.trouble.value.status, 0);
+    }
+  }
   globalThis.fetch = async () => Promise.reject(new TypeError("failed to fetch"));
   await assert.rejects(api.get("/api/search"), { status: 0, problem: "the server does not answer" });
 });

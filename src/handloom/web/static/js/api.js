@@ -26,7 +26,7 @@ const kept = new Map(); // address with `v` -> answer: such an answer never chan
 export async function get(path, params = {}, { signal: abort } = {}) {
   const address = withQuery(path, params);
   if (kept.has(address)) return kept.get(address);
-  const answer = await (await ask(address, { signal: abort })).json();
+  const answer = await whole(await ask(address, { signal: abort }), (response) => response.json());
   if (params.v) {
     kept.set(address, answer);
     if (kept.size > KEPT) kept.delete(kept.keys().next().value);
@@ -37,7 +37,7 @@ export async function get(path, params = {}, { signal: abort } = {}) {
 /** JSON of POST `path` with a JSON body. */
 export async function post(path, body) {
   const headers = { "Content-Type": "application/json" };
-  return (await ask(path, { method: "POST", headers, body: JSON.stringify(body) })).json();
+  return whole(await ask(path, { method: "POST", headers, body: JSON.stringify(body) }), (response) => response.json());
 }
 
 /**
@@ -72,14 +72,17 @@ export async function bytes(path, params = {}, { signal: abort, progress, limit 
     await response.body.cancel();
     return null;
   }
-  if (!progress || !length || response.headers.get("Content-Encoding")) return response.arrayBuffer();
+  return whole(response, () => (!progress || !length || response.headers.get("Content-Encoding") ? response.arrayBuffer() : inParts(response, length, progress)));
+}
+
+async function inParts(response, length, progress) {
   const result = new Uint8Array(length);
   const reader = response.body.getReader();
   let at = 0;
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return result.buffer.slice(0, at);
-    if (at + value.length > length) throw new ApiError(`${path}: more bytes came than were announced`, "load it again");
+    if (at + value.length > length) throw new ApiError(`${response.url}: more bytes came than were announced`, "load it again");
     result.set(value, at);
     at += value.length;
     progress(at / length);
@@ -139,6 +142,18 @@ async function ask(address, options) {
   const error = refusal(response, await response.json().catch(() => null));
   trouble.value = response.status === 401 ? error : null;
   throw error;
+}
+
+/** What `read(response)` gives. The server may end before all of an answer has come. */
+async function whole(response, read) {
+  try {
+    return await read(response);
+  } catch (error) {
+    if (error.name === "AbortError" || error instanceof ApiError) throw error;
+    if (error instanceof SyntaxError) throw new ApiError("the answer cannot be read", "load again; what stands between this page and the server may change answers", 502);
+    trouble.value = noAnswer();
+    throw trouble.value;
+  }
 }
 
 const noAnswer = () => new ApiError("the server does not answer", "look whether `handloom serve` still runs, then load again");
