@@ -176,6 +176,11 @@ def test_a_judgement_is_written_found_and_taken_back(ask, db):
     find = lambda **asked: [hit["clip_id"] for hit in ask.get("/api/search", params=asked).json()["hits"]]
     assert find(flag="bad") == find(where="judged('bad', 'blurred')") == IDS[:1]
     assert ask.get("/api/clip", params={"id": IDS[0]}).json()["judgement"]["note"] == note
+    mine = {"clip_id": IDS[0], "verdict": "bad"}
+    for seen in (None, "2026-01-01T00:00:00+00:00"):  # a page that does not show this judgement puts none in its place
+        answer = ask.post("/api/judge", json=mine | {"before": seen})
+        assert (answer.status_code, answer.json()["error"]["problem"][-9:]) == (409, "meanwhile")
+    assert ask.post("/api/judge", json=mine | {"before": kept["at"]}).json()["judgement"]["note"] == note
     assert ask.post("/api/judge", json={"clip_ids": IDS[1:4], "verdict": "good"}).json() == {"num": 3}
     assert find(where="judged('good')") == IDS[1:4]
     told = ask.get("/api/judgements", params={"limit": 2}).json()

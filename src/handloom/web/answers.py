@@ -48,6 +48,10 @@ class TooLarge(ConfigError):
     """A request holds more bytes than it may: 413."""
 
 
+class Changed(ConfigError):
+    """What the page shows is not what is there any more: 409."""
+
+
 class TookTooLong(StoreError):
     """Given up after `LONGEST_S`: 503."""
 
@@ -56,6 +60,7 @@ STATUS = (
     (NotThere, 404),
     (NotAllowed, 403),
     (TooLarge, 413),
+    (Changed, 409),
     (ConfigError, 400),
     (ClipError, 404),
     (StoreError, 503),

@@ -25,6 +25,7 @@ from handloom.store.runs.lease import alone
 from handloom.store.stages.rejects import forget_rejects
 from handloom.web.access import LOOPBACK
 from handloom.web.answers import (
+    Changed,
     NotAllowed,
     NotThere,
     TooLarge,
@@ -136,6 +137,8 @@ def written(gallery: Gallery, body: Mapping[str, Any], user: str | None = None) 
         raise ConfigError("the body has no verdict", "good, bad, or null, which takes the judgement back")
     for clip_id in ids:
         gallery.catalogue().place(clip_id)  # NotThere, with the nearest ids
+    if "before" in body and "clip_ids" not in body:
+        _check_seen(gallery, ids[0], _text(body, "before"))
     if verdict is None:
         num = take_back(gallery.db, ids)
     else:
@@ -164,6 +167,19 @@ def of_clip(gallery: Gallery, clip_id: str) -> dict[str, Any]:
     """The judgement of one clip; null without one."""
     kept = judgement_of(gallery.db, clip_id)
     return {"judgement": None if kept is None else kept | {"at": kept["at"].isoformat()}}
+
+
+def _check_seen(gallery: Gallery, clip_id: str, before: str | None) -> None:
+    """Raise Changed if the clip's judgement is another one than that of this time; None: than none."""
+    now = of_clip(gallery, clip_id)["judgement"]
+    if (None if now is None else now["at"]) == before:
+        return
+    if now is None:
+        raise Changed(
+            f"the judgement of clip {clip_id} was taken back meanwhile", "it is shown as it is now: judge again"
+        )
+    by = f" by {now['who']}" if now["who"] else ""
+    raise Changed(f"clip {clip_id} was judged {now['verdict']}{by} meanwhile", "judge again to put yours in its place")
 
 
 def requeued(gallery: Gallery, clip_ids: list[str]) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def test_a_line_on_the_map_chooses_judges_and_searches(browser, db):
 
 def test_a_clip_is_judged_by_keys(browser, db):
     clip_id = gallery_clip(0).clip_id
-    with served(db, judging=True) as address, opened(browser, address, f"/clip/{clip_id}") as page:
+    with served(db, judging=True) as address, opened(browser, address, f"/clip/{clip_id}", expected=(409,)) as page:
         page.get_by_role("button", name="Good").wait_for()
         page.keyboard.press("n")
         page.get_by_text(re.compile(r"Judged\s+bad")).wait_for()
@@ -112,6 +112,14 @@ def test_a_clip_is_judged_by_keys(browser, db):
         until(page, "document.querySelector('.judge input[list]')?.value === 'scale wrong'")
         assert db.judged("bad", "scale wrong") == [clip_id]
         page.locator("h1").click()
+        db.judge(clip_id, "good", who="ana")  # while this page shows another
+        page.keyboard.press("u")
+        page.get_by_role("alert").get_by_text("was judged good by ana meanwhile").wait_for()
+        page.get_by_text(re.compile(r"Judged\s+good\s+by ana")).wait_for()
+        assert db.judged("good") == [clip_id]
+        db.judge(clip_id, "bad", who="ben")
+        page.evaluate("window.dispatchEvent(new Event('focus'))")  # as when one comes back to this window
+        page.get_by_text(re.compile(r"Judged\s+bad\s+by ben")).wait_for()
         page.keyboard.press("u")
         until(page, "!document.querySelector('.judge-told')")
         assert db.judged() == []

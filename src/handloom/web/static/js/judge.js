@@ -24,9 +24,12 @@ export const judgementOf = (id, known) => (id in judged.value ? judged.value[id]
 /** Good, bad or null of a hit of a list, which has `flag`. */
 export const flagOf = (hit) => (hit.clip_id in judged.value ? (judged.value[hit.clip_id]?.verdict ?? null) : hit.flag === "none" ? null : hit.flag);
 
-/** Write a judgement; `verdict` null takes it back. Of texts that are undefined the clip keeps what it has. Throws ApiError. */
-export async function writeJudgement(id, verdict, { reason, note, version = about.value?.version } = {}) {
-  const { judgement } = await post("/api/judge", { clip_id: id, verdict, reason, note, who: whoJudges(), version });
+/**
+ * Write a judgement; `verdict` null takes it back. Of texts that are undefined the clip keeps what it has. `before`: the time of the
+ * judgement that was seen, null: none, undefined: unknown. Throws ApiError, of status 409 where the clip has another one by now.
+ */
+export async function writeJudgement(id, verdict, { reason, note, before, version = about.value?.version } = {}) {
+  const { judgement } = await post("/api/judge", { clip_id: id, verdict, reason, note, who: whoJudges(), version, before });
   judged.value = { ...judged.value, [id]: judgement };
   return judgement;
 }
@@ -60,10 +63,18 @@ export function Judge({ id, version, keys = true }) {
   const list = useMemo(() => `judge-reasons-${(lists += 1)}`, []);
   const may = Boolean(about.value?.judging);
   const away = Boolean(trouble.value);
+  const [asked, ask] = useState(0);
+  const of = useRef(null); // the clip whose judgement was asked for
+  useEffect(() => {
+    const again = () => document.visibilityState === "visible" && ask((n) => n + 1); // another window may have judged it
+    window.addEventListener("focus", again);
+    return () => window.removeEventListener("focus", again);
+  }, []);
   useEffect(() => {
     if (away) return undefined; // it is asked for once the server is back
     const abort = new AbortController();
-    setKnown(undefined);
+    if (of.current !== id) setKnown(undefined);
+    of.current = id;
     const before = judged.peek()[id];
     get("/api/judgements", { id }, { signal: abort.signal }).then(
       ({ judgement }) => {
@@ -73,21 +84,22 @@ export function Judge({ id, version, keys = true }) {
       (error) => error.name !== "AbortError" && setFailed(error),
     );
     return () => abort.abort();
-  }, [id, away]);
+  }, [id, away, asked]);
   useEffect(() => {
     setReason(draftOf(id)?.reason ?? now?.reason ?? "");
     setNote(draftOf(id)?.note ?? now?.note ?? "");
-    setFailed(null);
   }, [id, now?.at]);
+  useEffect(() => setFailed(null), [id]);
   const set = async (verdict, texts = { reason, note }) => {
     if (busy) return;
     setBusy(true);
     setFailed(null);
     try {
-      await writeJudgement(id, verdict, { ...texts, version });
+      await writeJudgement(id, verdict, { ...texts, version, before: now && now.at });
       keepDraft(id, null);
     } catch (error) {
       setFailed(error);
+      if (error.status === 409) ask((n) => n + 1); // what it is now is shown, what was typed stays
     } finally {
       setBusy(false);
     }
