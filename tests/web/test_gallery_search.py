@@ -174,9 +174,12 @@ def test_sorted_lists_rise_and_fall_and_unknown_is_last(client, db):
     blur = {row["clip_id"]: row["quality"]["blur"] for row in db.clips(["clip_id", "quality"]).to_pylist()}
     blur = {name: value for name, value in blur.items()}
     for sort, sign in (("blur", 1), ("-blur", -1)):
-        values = [blur[one] for one in ids_of(client, f"/api/search?sort={sort}", 200)]
+        hits = client.get(f"/api/search?sort={sort}&limit=200").json()["hits"]
+        values = [blur[hit["clip_id"]] for hit in hits]
+        assert [hit["sort_value"] for hit in hits] == values
         keys = [(value is None, sign * (value or 0.0)) for value in values]
         assert keys == sorted(keys)
+    assert {hit["sort_value"] for hit in client.get("/api/search?sort=random:7").json()["hits"]} == {None}
     names = ids_of(client, "/api/search?sort=-clip_id", 200)
     assert names == sorted(names, reverse=True)
 

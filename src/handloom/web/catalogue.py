@@ -339,6 +339,10 @@ class Catalogue:
             self._orders[sort] = order
         return order
 
+    def sorted_by(self, sort: str) -> NDArray[np.float64] | None:
+        """The number (n,) of all clips that this order is by, NaN where unknown; None where it is by none."""
+        return self.numbers.get(sort.removeprefix("-"))
+
     def _ordered(self, sort: str) -> NDArray[np.int64]:
         if not sort or not self.num_clips:
             return np.arange(self.num_clips)

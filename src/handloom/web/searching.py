@@ -187,7 +187,7 @@ class Searches:
             places = order[passing[order]]
             total = len(places)
         page = places[offset : offset + limit].tolist()
-        told |= {"total": total, "hits": self._hits(catalogue, page, known, found)}
+        told |= {"total": total, "hits": self._hits(catalogue, page, known, found, catalogue.sorted_by(sort))}
         if facets:
             told["num_counted"] = int((passing if within is None else passing & within).sum())
             told["facets"] = catalogue.facets(masks, known, within)
@@ -211,7 +211,14 @@ class Searches:
         mask[found.places] = True
         return mask
 
-    def _hits(self, catalogue: Catalogue, page: list[int], known: Known, found: Ranked | None) -> list[dict[str, Any]]:
+    def _hits(
+        self,
+        catalogue: Catalogue,
+        page: list[int],
+        known: Known,
+        found: Ranked | None,
+        values: NDArray[np.float64] | None,
+    ) -> list[dict[str, Any]]:
         flags = catalogue.flag_codes(known.verdicts)
         frames = self._gallery.has_frames(catalogue, page)
         by_id = {hit.clip_id: hit for hit in found.hits} if found is not None else {}
@@ -229,6 +236,7 @@ class Searches:
                     "match_end_s": None if hit is None else hit.match_end_s,
                     "flag": None if flag == "none" else flag,
                     "has_frames": has_frames,
+                    "sort_value": None if values is None else float(values[place]),
                 }
             )
         return told

@@ -280,6 +280,7 @@ test("of which clips the counts are is told where fewer are listed", () => {
 test("a number has its unit in brackets, in the list and in what holds", () => {
   assert.equal(states.nameWords("hand_max_speed_m_s"), "hand max speed (m/s)");
   assert.equal(states.nameWords("num_frames"), "frames");
+  assert.deepEqual([["hand_max_speed_m_s", 0.32], ["num_frames", 1200], ["duration_s", 75], ["blur", null]].map(([name, value]) => states.valueWords(name, value)), ["0.32 m/s", "1,200", "1:15", "unknown"]);
   assert.equal(states.nameWords("of_later_px"), "of later (px)");
   const labels = filters.filtersOf(new URLSearchParams("flag=bad&q.hand_jitter_px=:2")).map(({ label }) => label);
   assert.deepEqual(labels, ["judged: bad", "hand jitter in the image (px): at most 2"]);

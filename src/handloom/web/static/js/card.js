@@ -3,7 +3,7 @@ import { html, useEffect, useRef, useState } from "../vendor/handloom-vendor.js"
 import { about, ApiError, bytes, media, readArrays } from "./api.js";
 import { flagOf } from "./judge.js";
 import { clipHref } from "./router.js";
-import { duration, short } from "./states.js";
+import { duration, nameWords, short, valueWords } from "./states.js";
 
 const STEP_MS = 220;
 const STRIPS_KEPT = 24;
@@ -160,8 +160,11 @@ export const partsOf = (hits) => Math.max(0, ...(hits ?? []).map((hit) => whyOf(
 
 const isTimed = (hit) => Number.isFinite(hit.match_start_s);
 
-/** A card of the grid. lines: for why it was found, 0 where nothing is ranked. `hit` is undefined while it is on its way. `tab`: the Tab key stops at it (at one card of all). */
-export function Card({ hit, index, total, selected, tab, lines, select, more, chosen }) {
+/**
+ * A card of the grid. lines: for why it was found, 0 where nothing is ranked. `hit` is undefined while it is on its way. `tab`: the Tab key
+ * stops at it (at one card of all). `sorted`: the number that the list is ordered by, shown in place of the length, or null.
+ */
+export function Card({ hit, index, total, selected, tab, lines, sorted, select, more, chosen }) {
   const [over, setOver] = useState(false);
   const link = useRef(null);
   useEffect(() => {
@@ -199,7 +202,7 @@ export function Card({ hit, index, total, selected, tab, lines, select, more, ch
         ${hit.hand_right && html`<span class="hand right" title="the right hand is seen">R</span>`}
         ${flag && html`<span class=${`flag ${judged}`} title=${flag[1]}>${flag[0]}<span class="hidden-text"> ${flag[1]}</span></span>`}
       </span>
-      <span class="card-length num">${duration(hit.duration_s)}</span>
+      <span class="card-length num" title=${sorted ? nameWords(sorted) : "length"}>${sorted ? valueWords(sorted, hit.sort_value) : duration(hit.duration_s)}</span>
       <span class="card-meta" title=${`${hit.dataset} · ${hit.video_id}`}>
         ${hit.dataset} · ${[hit.verb, hit.noun].filter(Boolean).join(" ") || hit.video_id}
       </span>

@@ -30,6 +30,12 @@ export function searchOf(params) {
   return result;
 }
 
+/** The number that a search is ordered by, or null. */
+export function sortedBy(search) {
+  const name = (search.get("sort") ?? "").replace(/^-/, "");
+  return name && name !== "clip_id" && !name.startsWith("random") ? name : null;
+}
+
 /** Whether the search ranks by likeness (else it only filters). */
 export const isRanked = (search) => ["text", "clip", "query"].some((name) => search.has(name));
 

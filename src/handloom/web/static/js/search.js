@@ -4,7 +4,7 @@ import { about } from "./api.js";
 import { Card, partsOf } from "./card.js";
 import { ChosenBar, useChosen } from "./choosing.js";
 import { aboutOf, Chips, Filters, filtersOf, withoutFilters } from "./filters.js";
-import { Hits, isRanked, searchOf } from "./hits.js";
+import { Hits, isRanked, searchOf, sortedBy } from "./hits.js";
 import { judgeAll } from "./judge.js";
 import { isTyping, useKeys } from "./keys.js";
 import { Box, NO_QUERY, Query, Reading, Sending, useDrop, useUpload } from "./query.js";
@@ -33,6 +33,7 @@ export function Page({ params }) {
   const control = useRef(null);
   const [selected, select, flush, current] = useSelected(params, hits, control);
   const ranked = isRanked(shown.search);
+  const sorted = sortedBy(shown.search);
 
   const chosen = useChosen(shown, current);
 
@@ -53,7 +54,7 @@ export function Page({ params }) {
   const see = useCallback((first, last) => shown.see(first, last), [shown]);
   const tabStop = (index, { first, last, top }) => index === (selected.index >= first && selected.index < last ? selected.index : top);
   const card = (index, shownCards) => html`
-    <${Card} key=${index} index=${index} tab=${tabStop(index, shownCards)} hit=${shown.at(index)} total=${shown.total} lines=${lines} select=${select} more=${more} chosen=${chosen}
+    <${Card} key=${index} index=${index} tab=${tabStop(index, shownCards)} hit=${shown.at(index)} total=${shown.total} lines=${lines} sorted=${sorted} select=${select} more=${more} chosen=${chosen}
       selected=${index === selected.index ? (selected.focus ? "focus" : "yes") : null} />
   `;
   const reads = isVideo(params) && !hits.first && !hits.failed;
@@ -218,7 +219,8 @@ const short1 = (number) => (number < 10 ? number.toFixed(1) : Math.round(number)
 
 function Sort({ params, counts, ranked }) {
   const now = params.get("sort") ?? "";
-  const names = ["duration_s", ...Object.keys(counts?.histograms ?? {}).filter((name) => name !== "duration_s")];
+  const known = Object.entries(counts?.histograms ?? {}).filter(([name, { all }]) => name !== "duration_s" && all.some((number) => number > 0));
+  const names = ["duration_s", ...known.map(([name]) => name)];
   const random = now.startsWith("random") ? now : `random:${1 + Math.floor(Math.random() * 9999)}`;
   const choices = [["", ranked ? "Best first" : "As in the table"], ["clip_id", "Clip id"], [random, "Random"]];
   for (const name of names) choices.push([`-${name}`, `${nameWords(name)} ↓`], [name, `${nameWords(name)} ↑`]);

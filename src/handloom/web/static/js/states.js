@@ -144,6 +144,13 @@ export function nameOf({ name, unit }) {
   return { words: WORDS[name] ?? stem.replaceAll("_", " "), unit: unit || UNITS[suffix] || "" };
 }
 
+/** Its value for the reader: `0.32 m/s`; lengths of clips as elsewhere. */
+export function valueWords(name, value) {
+  if (value === null || value === undefined) return "unknown";
+  const { unit } = nameOf({ name });
+  return name === "duration_s" ? duration(value) : `${short(value)}${unit && ` ${unit}`}`;
+}
+
 /** The same on one line: `hand_max_speed_m_s` as `hand max speed (m/s)`. */
 export function nameWords(name) {
   const { words, unit } = nameOf({ name });
