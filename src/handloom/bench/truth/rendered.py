@@ -30,7 +30,7 @@ NUMBERS = {
     "world_mm": ("mm", "median distance in the world; an estimated world is laid on the true one by a rigid motion"),
     "coverage": (None, "share of the truly visible hand-frames in which a hand was found"),
     "handedness": (None, "share of the found hands that have the right side"),
-    "false_hands": (None, "number of found hands where there is none"),
+    "false_hands": (None, "found hands where there is none, per truly visible hand"),
     "camera_rotation_deg": ("°", "mean angle between found and true cameras after the one turn that fits them best"),
     "camera_ate_m": ("m", "rms distance of the camera's places after the best rigid motion: an error of scale counts"),
 }

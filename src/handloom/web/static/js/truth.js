@@ -39,7 +39,7 @@ const TITLES = {
   world_mm: "median error, world",
   coverage: "share of visible hands found",
   handedness: "share with the right side",
-  false_hands: "hands where there is none",
+  false_hands: "hands where there is none, per visible hand",
   camera_rotation_deg: "error of the camera's turns",
   camera_ate_m: "error of the camera's places",
 };
