@@ -230,7 +230,7 @@ function Facets({ facets }) {
                   <span class="num">${number.toLocaleString("en")}</span>
                 </li>`)}
             </ul>
-            ${facets[name].length > MOST_WORDS && html`<p class="soft">and ${facets[name].length - MOST_WORDS}${facets[name].length >= 50 ? " or more" : ""} others</p>`}
+            ${facets[name].length > MOST_WORDS && html`<p class="soft">and ${facets[name].length >= 50 ? `${facets[name].length - MOST_WORDS} or more others` : count(facets[name].length - MOST_WORDS, "other")}</p>`}
           </section>
         `;
       })}

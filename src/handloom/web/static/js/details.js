@@ -1,7 +1,7 @@
 // What is known of a clip beside its images: quality, source, stages, downloads, the Python line, similar clips.
 import { html, useEffect, useRef, useState } from "../vendor/handloom-vendor.js";
 import { about, get, media } from "./api.js";
-import { clipHref, withQuery } from "./router.js";
+import { changed, clipHref, place, withQuery } from "./router.js";
 import { duration, Empty, Failure, Loading, nameOf, short } from "./states.js";
 
 const percent = (share) => `${Math.round(100 * share)} %`;
@@ -186,7 +186,7 @@ export function Similar({ id, version, by, setBy }) {
                       <span class="clip-hit-name">${hit.narration || hit.clip_id}</span>
                     </a>
                     <span class="soft num">${duration(hit.duration_s)}${hit.score != null ? ` · ${hit.score.toFixed(3)}` : ""}</span>
-                    <a class="clip-beside" href=${clipHref(id, { with: hit.clip_id })}>Compare</a>
+                    <a class="clip-beside" href=${`${clipHref(id)}?${changed(place.value.params, { with: hit.clip_id, with_v: null })}`}>Compare</a>
                   </li>`,
                 )}
               </ul>`}
