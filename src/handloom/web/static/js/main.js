@@ -78,13 +78,14 @@ function lookForNewVersions() {
 function Header({ page, openHelp }) {
   const known = about.value;
   const links = LINKS.filter(([name]) => (name === "episodes" ? !known || known.episodes > 0 : name !== "reports" || known?.reports));
+  const here = page === "episode" ? "episodes" : page === "episodes" && known?.reports && place.value.params.get("show") === "reports" ? "reports" : page;
   return html`
     <header class="top">
       <a class="brand" href="/">handloom</a>
       <nav aria-label="Pages">
         ${links.map(
           ([name, href, label]) =>
-            html`<a key=${name} href=${href} aria-current=${name === page || page === "episode" && name === "episodes" ? "page" : null}>${label}</a>`,
+            html`<a key=${name} href=${href} aria-current=${name === here ? "page" : null}>${label}</a>`,
         )}
       </nav>
       <span class="top-facts">
