@@ -437,7 +437,7 @@ COMMANDS = {
     "--stage-key --embodiment --mirror --no-mirror --no-duplicates --start-s --end-s --hz --sheet --json --help",
     "show": "CLIP --db --out --json --help",
     "serve": "--db --host --port --judge --reports --help",
-    "judgements": "--db --where --add --csv --json --help",
+    "judgements": "--db --where --add --skip-missing --csv --json --help",
     "skill learn": "--db --name --clips --where --task --split --replace --config --set --json --help",
     "skill list": "--db --json --help",
     "skill show": "NAME --db --out --json --help",

@@ -162,7 +162,7 @@ def test_a_csv_file_carries_judgements_and_later_ones_win(db, tmp_path):
     assert [row["clip_id"] for row in rows] == IDS[1::-1]  # newest first
     assert rows[1]["note"] == first[0].note
     judge(db, [Judgement(IDS[0], "bad", at=old - timedelta(days=1)), Judgement(IDS[1], "good", at=new)])
-    assert read_csv(db, tmp_path / "kept.csv") == (1, 1)
+    assert read_csv(db, tmp_path / "kept.csv") == (1, 1, 0)
     assert (judgement_of(db, IDS[0])["verdict"], judgement_of(db, IDS[1])["verdict"]) == ("good", "good")
     assert judgement_of(db, IDS[0])["clips_version"] == 3
     assert judgement_of(db, IDS[0])["note"] == first[0].note
@@ -170,6 +170,21 @@ def test_a_csv_file_carries_judgements_and_later_ones_win(db, tmp_path):
     with pytest.raises(ConfigError, match=r"row 2 \(line 3\).*yesterday"):
         read_csv(db, tmp_path / "wrong.csv")
     assert IDS[2] not in db.judged()
+
+
+def test_judgements_of_clips_that_are_elsewhere_are_counted_and_left_out_when_asked(db, tmp_path, monkeypatch):
+    """The error says how many, and comes before the first commit of a long file."""
+    monkeypatch.setattr("handloom.pipelines.judgements.ROWS_PER_COMMIT", 1)
+    path = tmp_path / "of-more.csv"
+    path.write_text(f"clip_id,verdict\n{IDS[0]},good\nother:a:0-1000,bad\n{IDS[1]},bad\nother:b:0-1000,bad\n")
+    with pytest.raises(
+        StoreError, match=r"2 of 4 judgements are of clips without a row here.*'other:a:0-1000'"
+    ) as told:
+        read_csv(db, path)
+    assert "--skip-missing" in told.value.hint
+    assert not db.judgements().num_rows
+    assert read_csv(db, path, skip_missing=True) == (2, 0, 2)
+    assert db.judgements().num_rows == 2
 
 
 def test_notes_of_many_lines_come_back_as_they_were(db, tmp_path):
@@ -180,7 +195,7 @@ def test_notes_of_many_lines_come_back_as_they_were(db, tmp_path):
     write_csv(db.judgements(), tmp_path / "kept.csv")
     for id_ in IDS[: len(notes)]:
         db.judge(id_, None)
-    assert read_csv(db, tmp_path / "kept.csv") == (len(notes), 0)
+    assert read_csv(db, tmp_path / "kept.csv") == (len(notes), 0, 0)
     assert db.judgements().to_pylist() == before
     (tmp_path / "odd.csv").write_text(f'clip_id,verdict,note\n{IDS[0]},bad,"ends never\n{IDS[1]},bad,\n')
     with pytest.raises(ConfigError, match=r"row 1 \(line 2\): no CSV: unexpected end of data"):

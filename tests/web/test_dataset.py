@@ -201,7 +201,7 @@ def test_all_judgements_are_one_file_that_can_be_read_back(ask, db, tmp_path, mo
     path.write_bytes(told.content)
     db.table("judgements").delete("true")
     assert not db.judged("bad")
-    assert read_csv(db, path) == (3, 0)
+    assert read_csv(db, path) == (3, 0, 0)
     assert db.judgements().to_pylist() == given.to_pylist()
     assert ask.get("/download/judgements?format=xls").status_code == 400
     monkeypatch.setattr("handloom.web.judging.MOST_BYTES", 10)

@@ -223,6 +223,9 @@ def judgements(
     add: Annotated[
         Path | None, typer.Option(help="First add those of a CSV file that are later than the table's.")
     ] = None,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="With --add: leave out clips that have no row here.")
+    ] = False,
     csv: Annotated[Path | None, typer.Option(help="Write them into this CSV file.")] = None,
     json_: JsonOption = False,
 ) -> None:
@@ -231,7 +234,7 @@ def judgements(
 
     database = open_db(db)
     if add is not None:
-        say(added_text(*read_csv(database, add)))
+        say(added_text(read_csv(database, add, skip_missing)))
     rows = database.judgements(where)
     if csv is not None:
         write_csv(rows, csv)

@@ -5,19 +5,20 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from handloom.api import Database
-from handloom.errors import ConfigError
+from handloom.errors import ConfigError, StoreError
 from handloom.ingest.csv_rows import CsvRow, read_rows
 from handloom.io.atomic import atomic_file
 from handloom.plural import plural
 from handloom.schemas.tables.arrow import JUDGEMENTS, VERDICTS
-from handloom.store.clips.judgements import Judgement, judge
+from handloom.store.clips.judgements import Judgement, ids_in_rows, judge
 
 MOST_LISTED = 50
 MOST_NOTE = 60
@@ -63,31 +64,49 @@ def write_csv(rows: pa.Table, path: Path) -> None:
         draft.write_text(csv_text(rows), encoding="utf-8", newline="")
 
 
-def read_csv(db: Database, path: Path) -> tuple[int, int]:
-    """Add the judgements of a CSV file that are later than those of the same clips in the table; without `at` they are
-    of now.
+class Added(NamedTuple):
+    """How many judgements of a file were added, and left out: the table's is as late or later; the clip has no row."""
 
-    Returns how many were added, and how many left out because the table's are as late or later. Raises ConfigError,
-    with the line, for one that cannot be used; StoreError for a clip without a row.
+    added: int
+    older: int = 0
+    without_row: int = 0
+
+
+def read_csv(db: Database, path: Path, skip_missing: bool = False) -> Added:
+    """Add the judgements of a CSV file that are later than those of the same clips in the table; without `at` they are
+    of now. skip_missing: leave out those of clips that have no row here.
+
+    Raises ConfigError, with the line, for one that cannot be used; StoreError for clips without a row, before anything
+    is added.
     """
     hint = "`handloom judgements --csv` writes one"
     columns, rows = read_rows(str(path), "the judgements", if_empty=hint, strict=True)
     if missing := [name for name in ("clip_id", "verdict") if name not in columns]:
         hint = f"a header with {', '.join(JUDGEMENTS.names)}; the first two are needed"
         raise ConfigError(f"{path} has no column {missing[0]!r}", hint)
-    given = [_judgement(row, columns) for row in rows]
+    told = [_judgement(row, columns) for row in rows]
+    there = ids_in_rows(db, [one.clip_id for one in told])
+    given = [replace(one, clip_id=id_) for one, id_ in zip(told, there, strict=True) if id_ is not None]
+    if len(given) < len(told) and not skip_missing:
+        first = told[there.index(None)].clip_id
+        problem = (
+            f"{path}: {len(told) - len(given)} of {plural(len(told), 'judgement')} are of clips without a row here"
+        )
+        hint = "nothing was added; --skip-missing adds the others"
+        raise StoreError(f"{problem}, the first is {first!r}", hint)
     kept = db.judgements()
     before = dict(zip(kept.column("clip_id").to_pylist(), kept.column("at").to_pylist(), strict=True))
     later = [one for one in given if one.at is None or one.clip_id not in before or one.at > before[one.clip_id]]
     for start in range(0, len(later), ROWS_PER_COMMIT):
         judge(db, later[start : start + ROWS_PER_COMMIT])
-    return len(later), len(given) - len(later)
+    return Added(len(later), len(given) - len(later), len(told) - len(given))
 
 
-def added_text(added: int, left_out: int) -> str:
+def added_text(result: Added) -> str:
     """The result of `read_csv`."""
-    older = f"; {left_out} left out: the table's are as late or later" if left_out else ""
-    return f"added {plural(added, 'judgement')}{older}"
+    older = f"; {result.older} left out: the table's are as late or later" if result.older else ""
+    missing = f"; {result.without_row} left out: their clips have no row here" if result.without_row else ""
+    return f"added {plural(result.added, 'judgement')}{older}{missing}"
 
 
 def _judgement(row: CsvRow, columns: list[str]) -> Judgement:

@@ -62,7 +62,7 @@ def judge(db: Tables, judgements: Sequence[Judgement]) -> list[Judgement]:
         StoreError: a clip has no row; the table cannot be written.
     """
     checked = [_checked(judgement) for judgement in judgements]
-    ids = _ids_in_rows(db, [judgement.clip_id for judgement in checked])
+    ids = _all_in_rows(db, [judgement.clip_id for judgement in checked])
     made = [replace(judgement, clip_id=id_) for judgement, id_ in zip(checked, ids, strict=True)]
     if twice := [id_ for id_, count in Counter(ids).items() if count > 1]:
         raise ConfigError(f"there are two judgements of clip {twice[0]}", "give one of each clip")
@@ -127,14 +127,19 @@ def _checked(judgement: Judgement) -> Judgement:
     return replace(judgement, at=at, **texts)
 
 
-def _ids_in_rows(db: Tables, clip_ids: Sequence[str]) -> list[str]:
-    """The ids in the form that their rows have. Raises StoreError, with the nearest ids, for a clip without a row."""
+def ids_in_rows(db: Tables, clip_ids: Sequence[str]) -> list[str | None]:
+    """The ids in the form that their rows of `clips` have; None: no row. Raises StoreError."""
     there: set[str] = set()
     for start in range(0, len(clip_ids), IDS_PER_DELETE):
         forms = [form for id_ in clip_ids[start : start + IDS_PER_DELETE] for form in forms_of(id_)]
         rows = db.read("clips", ["clip_id"], in_list("clip_id", forms))
         there.update(rows.column("clip_id").to_pylist() if rows.num_columns else ())
-    found = [next((form for form in forms_of(id_) if form in there), None) for id_ in clip_ids]
+    return [next((form for form in forms_of(id_) if form in there), None) for id_ in clip_ids]
+
+
+def _all_in_rows(db: Tables, clip_ids: Sequence[str]) -> list[str]:
+    """The same of clips that all have a row. Raises StoreError, with the nearest ids, for one without."""
+    found = ids_in_rows(db, clip_ids)
     if None in found:
         row_of(db, clip_ids[found.index(None)], ["clip_id"])  # raises
     return [id_ for id_ in found if id_ is not None]
