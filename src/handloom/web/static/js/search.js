@@ -252,11 +252,12 @@ function Results({ hits, shown, again, params, children }) {
   if (!shown.first) return isVideo(params) ? null : html`<${Loading} what="Searching" />`;
   if (shown.total > 0) return children;
   if (about.value.num_clips === 0) {
-    return html`<${Empty} title="The database has no clips yet" hint="Run handloom extract with a clip list; the clips appear here when their rows are written." />`;
+    return html`<${Empty} title="The database has no clips yet" hint="handloom ingest lists clips, handloom run makes their rows: they appear here as they are written." />`;
   }
   const filters = filtersOf(params).length;
+  const wordless = params.has("text") && about.value.texts === false;
   return html`
-    <${Empty} title="No clip is like that" hint=${filters ? "Fewer filters find more." : "Other words, or a clip, a video or an image to search with, may find some."}>
+    <${Empty} title=${wordless ? "No clip of this database has words" : "No clip is like that"} hint=${wordless ? "Narrations, verbs and nouns come with a dataset, or from a file clips.csv beside the videos. A clip, a video or an image finds clips like it." : filters ? "Fewer filters find more." : "Other words, or a clip, a video or an image to search with, may find some."}>
       ${filters > 0 && html`<button type="button" class="button" onClick=${() => setParams({ ...withoutFilters(params), at: null })}>Clear filters</button>`}
       <a class="button" href="/">All clips</a>
     <//>
