@@ -23,6 +23,7 @@ from support.old_tables import NUM_FRAMES, NUMBER_OF, A, B, old_table
 from handloom.errors import ConfigError
 from handloom.store.clips.removal import remove_clips
 from handloom.store.search.index import build_indexes
+from handloom.web import catalogue as catalogue_room
 from handloom.web.answers import Stopped, TookTooLong, Waiting, blocking
 from handloom.web.catalogue import Catalogue, Filters, Known
 from handloom.web.clips.media import Upload
@@ -125,6 +126,14 @@ def test_which_facets_tell_clips_apart_is_told(client, tmp_path):
     for num in (0, 1):
         with client_of(gallery_db(tmp_path / str(num), range(num))) as few:
             assert few.get("/api/about").json()["facets"] == []
+
+
+def test_of_a_facet_with_very_many_values_the_most_frequent_are_told(client, monkeypatch):
+    """Names of hundreds of things are all told; where some are left out, `/api/about` says how many are told."""
+    all_values = client.get("/api/search?facets=1&limit=1").json()["facets"]["noun"]
+    assert client.get("/api/about").json()["most_values"] > 300 > len(all_values) > 2
+    monkeypatch.setattr(catalogue_room, "MOST_VALUES", 2)
+    assert client.get("/api/search?facets=1&limit=1").json()["facets"]["noun"] == all_values[:2]
 
 
 def test_histograms_count_every_clip_once(client):

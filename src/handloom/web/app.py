@@ -38,7 +38,7 @@ from handloom.web.answers import (
     missing_package,
     no_form,
 )
-from handloom.web.catalogue import FACETS, NUMBERS
+from handloom.web.catalogue import FACETS, MOST_VALUES, NUMBERS
 from handloom.web.clips import facts, media, truth
 from handloom.web.episodes import episodes, reports
 from handloom.web.gallery import Gallery
@@ -78,6 +78,7 @@ def about(gallery: Gallery) -> dict[str, Any]:
         "recordings": find_spec("rerun") is not None,  # for downloads
         "texts": catalogue.has_words,
         "facets": catalogue.telling(gallery.known().verdicts),
+        "most_values": MOST_VALUES,
         "columns": [*FACETS, *catalogue.numbers],
         "numbers": {name: {**NUMBERS, **QUALITY_FIELDS}.get(name, "") for name in catalogue.numbers},
         "stages": stages_of(catalogue.schema),

@@ -36,7 +36,8 @@ HANDS = ("none", "left", "right", "both")
 FLAGS = ("none", "good", "bad")
 NUMBERS = {"duration_s": "length of the clip", "num_frames": "frames that were looked at"}
 """Beside `quality`, what may be a range and sorts, and what it means."""
-MOST_VALUES = 50
+MOST_VALUES = 1000
+"""Of a facet, the most frequent: EPIC-KITCHENS has 97 verbs and 300 nouns."""
 STATES = ("current", "outdated", "missing", "rejected")
 Mask = NDArray[np.bool_]
 _serials = itertools.count()

@@ -2,7 +2,7 @@
 import { html, useEffect, useRef, useState } from "../vendor/handloom-vendor.js";
 import { about, get, loadAbout, post } from "./api.js";
 import { Thumb, titleOf } from "./card.js";
-import { heights } from "./filters.js";
+import { areMore, heights } from "./filters.js";
 import { FACETS } from "./hits.js";
 import { flagOf, judgeAll } from "./judge.js";
 import { useKeys } from "./keys.js";
@@ -230,7 +230,7 @@ function Facets({ facets }) {
                   <span class="num">${number.toLocaleString("en")}</span>
                 </li>`)}
             </ul>
-            ${facets[name].length > MOST_WORDS && html`<p class="soft">and ${facets[name].length >= 50 ? `${facets[name].length - MOST_WORDS} or more others` : count(facets[name].length - MOST_WORDS, "other")}</p>`}
+            ${facets[name].length > MOST_WORDS && html`<p class="soft">and ${areMore(facets[name]) ? `${(facets[name].length - MOST_WORDS).toLocaleString("en")} or more others` : count(facets[name].length - MOST_WORDS, "other")}</p>`}
           </section>
         `;
       })}

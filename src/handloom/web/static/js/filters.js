@@ -100,6 +100,9 @@ export function isShown(name, rows, known) {
   return Boolean(known?.facets?.includes(name) || (name === "dataset" && known?.num_clips));
 }
 
+/** Whether the server has left out values of a facet: it tells the most frequent ones. */
+export const areMore = (values) => values.length >= (about.value?.most_values ?? Infinity);
+
 function Facet({ name, label, words, values, params }) {
   const [all, setAll] = useState(false);
   const [find, setFind] = useState("");
@@ -127,7 +130,8 @@ function Facet({ name, label, words, values, params }) {
         )}
         ${!rows.length && html`<p class="soft small">of no clip</p>`}
         ${name === "flag" && html`<${Downloads} />`}
-        ${!find && matching.length > FEW && html`<button type="button" class="button quiet small" onClick=${() => setAll(!all)}>${all ? "Fewer" : `All ${matching.length}`}</button>`}
+        ${!find && matching.length > FEW && html`<button type="button" class="button quiet small" onClick=${() => setAll(!all)}>${all ? "Fewer" : `All ${matching.length.toLocaleString("en")}`}</button>`}
+        ${areMore(values) && (all || find) && html`<p class="soft small">The ${values.length.toLocaleString("en")} most frequent. Find others by SQL, below.</p>`}
       </fieldset>
     </details>
   `;
