@@ -51,7 +51,8 @@ def serve(
         _check_writable(db)
     for folder in reports:
         if not folder.is_dir():
-            raise ConfigError(f"--reports {folder}: there is no such folder", "name the --out of `handloom train`")
+            hint = "name the --out of `handloom train`, or make the folder for trainings to come"
+            raise ConfigError(f"--reports {folder}: there is no such folder", hint)
     token = None if is_loopback(host) else secrets.token_urlsafe(24)
     gallery = Gallery(db, judging, source_options, reports=reports)
     listening = _listen(host, port)
