@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import http.client
 import os
 import re
@@ -10,12 +9,14 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.request
 
 import anyio
 import httpx
 import pytest
+from starlette import formparsers
 from support.browsing import served
 from support.gallery import client_of, gallery_db, jpeg
 
@@ -185,7 +186,22 @@ def test_who_goes_away_in_the_middle_of_a_file_leaves_no_error(client):
 
     anyio.run(client.app, scope, receive, send)  # raises nothing
     assert sent[0]["status"] == 400
-    gc.collect()
+
+
+@pytest.mark.parametrize(
+    "body", [FORM[: len(FORM) // 2], FORM.replace(b"--x--", b"--y--"), FORM[:-9] + b"\0" * 9, b"--x"]
+)
+def test_files_of_forms_that_are_cut_are_closed(client, body, monkeypatch):
+    opened = []
+
+    def opening(**how):
+        opened.append(tempfile.SpooledTemporaryFile(**how))  # noqa: SIM115 - whether it is closed is the question
+        return opened[-1]
+
+    monkeypatch.setattr(formparsers, "SpooledTemporaryFile", opening)
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert client.post("/api/upload", content=body, headers=kind).status_code == 400
+    assert all(file.closed for file in opened)
 
 
 def test_files_outside_of_the_static_folder_are_not_served(client):

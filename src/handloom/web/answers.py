@@ -8,8 +8,8 @@ import hashlib
 import json
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,8 +19,9 @@ import anyio.to_thread
 import numpy as np
 from anyio.lowlevel import RunVar
 from numpy.typing import NDArray
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.types import Message, Receive, Scope, Send
@@ -270,6 +271,24 @@ def gone_away(request: Request, error: Exception | None = None) -> Response:
 def no_form(request: Request, error: Exception) -> Response:
     """A body that is not the form that its header promises: Starlette turns only errors of its own into answers."""
     return error_answer(request, f"the body is no form: {error}", "send a form with one file named `file`", 400)
+
+
+@asynccontextmanager
+async def uploaded(request: Request) -> AsyncIterator[UploadFile]:
+    """The field `file` of the form of a request. Raises ConfigError where there is none. What came is closed in the
+    end, also of a form that ends in the middle: Starlette leaves that to the collector of garbage."""
+    nothing = ConfigError("no file came", "send a form with one file named `file`")
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise nothing
+    parser = MultiPartParser(request.headers, request.stream(), max_files=1, max_fields=4)
+    try:
+        file = (await parser.parse()).get("file")
+        if not isinstance(file, UploadFile):
+            raise nothing
+        yield file
+    finally:
+        for opened in getattr(parser, "_files_to_close_on_error", ()):  # all of them
+            opened.close()
 
 
 def bug(request: Request, error: Exception) -> Response:

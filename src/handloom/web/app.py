@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from python_multipart.exceptions import FormParserError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import ClientDisconnect, Request
@@ -118,6 +119,7 @@ def make_app(gallery: Gallery, hosts: frozenset[str] = LOOPBACK, token: str | No
         ModuleNotFoundError: missing_package,
         ClientDisconnect: gone_away,
         FormParserError: no_form,
+        MultiPartException: no_form,
         Exception: bug,
     }
     guard = Middleware(Access, hosts=hosts, token=token)

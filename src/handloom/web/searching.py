@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from starlette.background import BackgroundTask
-from starlette.datastructures import QueryParams, UploadFile
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -33,6 +33,7 @@ from handloom.web.answers import (
     gone_away,
     json_answer,
     number,
+    uploaded,
     whole_number,
 )
 from handloom.web.catalogue import FACETS, FLAGS, NUMBERS, Catalogue, Filters, Known
@@ -381,10 +382,7 @@ def routes(gallery: Gallery) -> list[Route]:
 
     async def upload(request: Request) -> Response:
         begun = time.perf_counter()
-        async with request.form(max_files=1, max_fields=4) as form:
-            file = form.get("file")
-            if not isinstance(file, UploadFile):
-                raise ConfigError("no file came", "send a form with one file named `file`")
+        async with uploaded(request) as file:
             key, kept = await blocking(searches.uploads.keep, file.file, file.filename or "", limit_s=None)
         took_ms = round(1000 * (time.perf_counter() - begun), 2)
         return json_answer(request, {"query": key, "kind": kept.kind, "name": kept.name, "took_ms": took_ms})

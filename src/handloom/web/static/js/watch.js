@@ -38,6 +38,7 @@ export function useClip(id, version, wantsTruth) {
       };
       const images = async () => {
         frames = new Frames(id, facts.version);
+        change({ frames }); // the one that is shown comes alone, before all of them
         let told = 0;
         const progress = (share) => {
           if (share - told < 0.05) return;
@@ -45,7 +46,7 @@ export function useClip(id, version, wantsTruth) {
           change({ share });
         };
         await frames.load({ signal, progress });
-        change({ frames, share: 1 });
+        change({ share: 1 });
       };
       const failed = (error) => change({ arraysError: error });
       await Promise.all([some(wanted(ARRAYS)).then(tracks).catch(failed), facts.frames && images().catch(failed)]);
@@ -101,10 +102,8 @@ export function Watch({ loaded, clock, layers, view, setView, source, setSource,
     ${tooLong && html`<p class="soft">The tracks of this clip are more than ${TRACKS_LIMIT >> 20} MB, and are not shown: read them in Python, or cut the video into shorter clips.</p>`}
     <div class="clip-watch">
       <div class="clip-seen">
-        ${clip.facts.frames && shown === "frames" && !frames && !arraysError
-          ? html`<div class="clip-stage clip-waiting" style=${{ aspectRatio: `${clip.width} / ${clip.height}` }}><p role="status">Loading the frames … ${Math.round(100 * (share ?? 0))} %</p></div>`
-          : html`<${Player} clip=${clip} clock=${clock} layers=${layers} frames=${frames} source=${shown} why=${why} revision=${revision} truth=${truth} label=${`${title}: image with hands and tracks`} onVideoError=${() => setBroken(clip)} />`}
-        <${SourceNote} clip=${clip} shown=${shown} setSource=${setSource} broken=${broken === clip} why=${why} />
+        <${Player} clip=${clip} clock=${clock} layers=${layers} frames=${frames} source=${shown} why=${why} revision=${revision} truth=${truth} label=${`${title}: image with hands and tracks`} onVideoError=${() => setBroken(clip)} />
+        <${SourceNote} clip=${clip} shown=${shown} share=${arraysError ? 1 : share} setSource=${setSource} broken=${broken === clip} why=${why} />
         <${Legend} clip=${clip} truth=${truth} />
       </div>
       <div class="clip-buttons">${children}</div>
@@ -135,7 +134,7 @@ const Legend = ({ clip, truth }) => html`
 `;
 
 /** Which images are shown, and why not the others. */
-function SourceNote({ clip, shown, setSource, broken, why }) {
+function SourceNote({ clip, shown, share, setSource, broken, why }) {
   const { frames, video, size, source } = clip.facts;
   const playable = video?.playable && !broken;
   return html`
@@ -151,6 +150,7 @@ function SourceNote({ clip, shown, setSource, broken, why }) {
             ? html`Stored frames are shown: the video cannot be (${why}).`
             : null}
       ${shown === "frames" && size && source && size[0] < source[0] ? html` <span>${size.join(" × ")} of ${source.join(" × ")} pixels</span>` : null}
+      ${shown === "frames" && frames && share < 1 ? html` <span class="num" role="status">Loading the frames … ${Math.round(100 * share)} %</span>` : null}
     </p>
   `;
 }
