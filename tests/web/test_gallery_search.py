@@ -25,11 +25,11 @@ from handloom.store.clips.removal import remove_clips
 from handloom.store.search.index import build_indexes
 from handloom.web import catalogue as catalogue_room
 from handloom.web.answers import Stopped, TookTooLong, Waiting, blocking
+from handloom.web.as_sql import sql_of
 from handloom.web.catalogue import Catalogue, Filters, Known
 from handloom.web.clips.media import Upload
 from handloom.web.distributions import BINS, Distribution
 from handloom.web.gallery import IDLE_S, Gallery
-from handloom.web.searching import sql_of
 
 NUM = 23
 CHOICES = {
@@ -126,6 +126,15 @@ def test_which_facets_tell_clips_apart_is_told(client, tmp_path):
     for num in (0, 1):
         with client_of(gallery_db(tmp_path / str(num), range(num))) as few:
             assert few.get("/api/about").json()["facets"] == []
+
+
+def test_words_alone_list_the_clips_that_hold_them(client):
+    every = client.get("/api/search?text=cut&limit=200").json()
+    some = client.get("/api/search?text=cut&limit=200&words=1&facets=1").json()
+    holding = {hit["clip_id"] for hit in every["hits"] if "words" in hit["parts"]}
+    assert {hit["clip_id"] for hit in some["hits"]} == holding
+    assert 0 < some["total"] == len(holding) == some["num_counted"] <= every["total"]
+    assert client.get("/api/search?words=1").json()["total"] == NUM  # of no text
 
 
 def test_of_a_facet_with_very_many_values_the_most_frequent_are_told(client, monkeypatch):

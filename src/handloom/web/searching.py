@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -21,8 +21,7 @@ from starlette.routing import Route
 
 from handloom.errors import ConfigError, HandloomError
 from handloom.retrieval.words import MEANING
-from handloom.schemas.tables.stage_columns import key_column
-from handloom.store.filters import both, calls_only, clause, in_list
+from handloom.store.filters import both, calls_only
 from handloom.store.search.results import Hits, Part
 from handloom.web.answers import (
     Stopped,
@@ -36,7 +35,8 @@ from handloom.web.answers import (
     uploaded,
     whole_number,
 )
-from handloom.web.catalogue import FACETS, FLAGS, NUMBERS, Catalogue, Filters, Known
+from handloom.web.as_sql import sql_of
+from handloom.web.catalogue import FACETS, FLAGS, Catalogue, Filters, Known
 from handloom.web.clips.media import Uploads
 from handloom.web.dataset import lassoed
 from handloom.web.gallery import Gallery
@@ -58,7 +58,6 @@ KEPT_QUERIES = 32
 EXTRACT_S, LONGEST_VIDEO_S = 120.0, 60.0
 """A search by a video that is not in the table takes so long at most; so much of one is extracted. What is given up
 goes on in its thread, and the next one waits for it."""
-MOST_IDS = 20_000  # in one filter
 BOTH = ("motion", "look")
 
 
@@ -72,6 +71,7 @@ class Query:
     by: tuple[str, ...] = ()
     from_s: float | None = None
     to_s: float | None = None
+    words: bool = False  # of a text: only clips that hold its words
     waiting: Waiting = field(default_factory=Waiting, compare=False)
 
     @property
@@ -130,6 +130,7 @@ class Searches:
             "k": depth,
             "embodiment": "all",
             "version": catalogue.version,
+            "meaning": not query.words,
         }
         if query.upload is not None:
             upload = self.uploads.get(query.upload)
@@ -202,8 +203,8 @@ class Searches:
         """The clips that the query finds whatever else is chosen; None where it ranks all, or more than are listed."""
         bare = replace(filters, chosen={}, ranges={}, stages=())
         where = sql_of(catalogue, bare, known)
-        by_meaning = MEANING not in self.rank(catalogue, query, where, DEPTHS[0]).hits.unused
-        if by_meaning and catalogue.passing(catalogue.masks(bare, known)).sum() > MOST_RANKED:
+        ranks_all = not query.words and MEANING not in self.rank(catalogue, query, where, DEPTHS[0]).hits.unused
+        if ranks_all and catalogue.passing(catalogue.masks(bare, known)).sum() > MOST_RANKED:
             return None  # it ranks all clips that have words; to list 2,000 of them takes five times as long
         found = self.rank(catalogue, query, where, MOST_RANKED)
         if not found.complete:
@@ -249,62 +250,6 @@ def _parts_told(parts: Mapping[str, Part], sharing: Counter[tuple[str, int | Non
     return {name: part._asdict() | {"equal": ranked[name]} for name, part in parts.items()}
 
 
-def sql_of(catalogue: Catalogue, filters: Filters, known: Known) -> str | None:
-    """The filters as one SQL filter, for searches that rank; None: all pass. Raises ConfigError as `masks`."""
-    parts = [] if filters.where is None else [clause(catalogue.db.expanded(filters.where)) or "true"]
-    for name, values in filters.chosen.items():
-        parts.append(_chosen_sql(name, values, known))
-    for name, (least, most) in filters.ranges.items():
-        catalogue.number(name)
-        column = name if name in NUMBERS else f"quality.{name}"
-        bounds = [f"{column} >= {least!r}"] if least is not None else []
-        bounds += [f"{column} <= {most!r}"] if most is not None else []
-        parts.append(" AND ".join(bounds) or f"{column} IS NOT NULL")
-    for stage, state in filters.stages:
-        parts.append(_stage_sql(catalogue, stage, state, known))
-    return " AND ".join(f"({part})" for part in parts) or None
-
-
-def _chosen_sql(name: str, values: Iterable[str], known: Known) -> str:
-    if name == "hand":
-        cases = {
-            "none": "NOT hand_left AND NOT hand_right",
-            "left": "hand_left AND NOT hand_right",
-            "right": "hand_right AND NOT hand_left",
-            "both": "hand_left AND hand_right",
-        }
-        return " OR ".join(f"({cases[value]})" for value in values if value in cases) or "false"
-    if name == "flag":
-        ids = {flag: [one for one, said in known.verdicts.items() if said == flag] for flag in ("good", "bad")}
-        asked = [_ids_sql(ids[value]) for value in values if value in ids]
-        if "none" in values:
-            asked.append(f"NOT ({_ids_sql([*ids['good'], *ids['bad']])})")
-        return " OR ".join(asked) or "false"
-    column = "world_scale" if name == "scale" else name
-    some = in_list(column, [value for value in values if value])
-    return f"{some} OR {column} IS NULL" if "" in values else some
-
-
-def _stage_sql(catalogue: Catalogue, stage: str, state: str, known: Known) -> str:
-    catalogue.check_stage(stage, state)
-    if state == "rejected":
-        return _ids_sql(known.rejected(stage))
-    column = f"`{key_column(stage)}`"
-    if state == "missing":
-        return f"{column} IS NULL"
-    key = known.keys().get(stage)
-    same = "false" if key is None else in_list(column, [key])
-    return same if state == "current" else f"{column} IS NOT NULL AND NOT ({same})"
-
-
-def _ids_sql(ids: Iterable[str]) -> str:
-    listed = list(ids)
-    if len(listed) > MOST_IDS:
-        problem = f"{len(listed)} clips are in the filter of a search, at most {MOST_IDS} can be"
-        raise ConfigError(problem, "search without this filter")
-    return in_list("clip_id", listed)
-
-
 def filters_of(params: QueryParams) -> Filters:
     """The filters in an address. Raises ConfigError for one that is no filter."""
     chosen = {name: tuple(params.getlist(name)) for name in FACETS if name in params}
@@ -338,7 +283,8 @@ def query_of(params: QueryParams) -> Query:
     clip, upload = params.get("clip") or None, params.get("query") or None
     by = tuple(BOTH if params.get("by") == "both" else [one for one in (params.get("by") or "").split(",") if one])
     from_s, to_s = (number(params.get(name), name) for name in ("from_s", "to_s"))
-    return Query(text, clip, upload, by if clip or upload else (), from_s, to_s)
+    words = params.get("words") == "1" and text is not None and not clip and not upload
+    return Query(text, clip, upload, by if clip or upload else (), from_s, to_s, words)
 
 
 def routes(gallery: Gallery) -> list[Route]:

@@ -6,7 +6,7 @@ const PAGES_KEPT = 60;
 const MOST_LIMIT = 200; // of one answer
 
 /** Parameters of the address that are part of the search; all others (which hit is selected) are not. */
-const NAMES = ["text", "clip", "query", "by", "from_s", "to_s", "where", "stage", "sort", "lasso"];
+const NAMES = ["text", "words", "clip", "query", "by", "from_s", "to_s", "where", "stage", "sort", "lasso"];
 
 /** Parameters that choose among values, their names for the reader, and what they mean; an empty value means: unknown. */
 export const FACETS = [

@@ -74,6 +74,7 @@ export function Page({ params }) {
           ${!wide && html`<button type="button" class="button small" onClick=${() => setFiltersOpen(true)}>Filters${filtersOf(params).length > 0 && ` (${filtersOf(params).length})`}</button>`}
           <${Sort} params=${params} counts=${counts} ranked=${isRanked(hits.search)} />
         </div>
+        ${params.has("text") && !params.has("clip") && !params.has("query") && html`<${OnlyWords} params=${params} />`}
         <${Unused} parts=${shown.first?.unused ?? {}} />
         <${Chips} params=${params} />
         <div class=${hits === shown ? "search-hits" : "search-hits old"}>
@@ -208,6 +209,14 @@ function Found({ hits, shown, again }) {
     </span>
   `;
 }
+
+/** A text ranks all clips by its meaning: a switch for those that hold its words. */
+const OnlyWords = ({ params }) => html`
+  <label class="only-words small">
+    <input type="checkbox" checked=${params.get("words") === "1"} onChange=${(event) => setParams({ words: event.target.checked ? "1" : null, at: null })} />
+    Only clips with these words (else all, by words and meaning)
+  </label>
+`;
 
 /** Parts of the query that found nothing, and why: no fault, the other parts did. */
 function Unused({ parts }) {
