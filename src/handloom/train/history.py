@@ -79,18 +79,18 @@ def parse_lines(data: bytes | None) -> list[dict[str, Any]]:
             line = json.loads(text)
         except (ValueError, RecursionError):
             break
-        if not isinstance(line, dict) or "kind" not in line:
+        if not isinstance(line, dict):
             break
         lines.append(line)
     return lines
 
 
 def steps_of(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [line for line in lines if line["kind"] == "step"]
+    return [line for line in lines if line.get("kind") == "step"]
 
 
 def held_out_of(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [line for line in lines if line["kind"] == "held_out"]
+    return [line for line in lines if line.get("kind") == "held_out"]
 
 
 def loader_wait_share(lines: Iterable[dict[str, Any]]) -> float | None:

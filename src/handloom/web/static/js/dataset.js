@@ -13,7 +13,7 @@ import { Indexes, percent, Running, Runs, shareOf, stoppedRun } from "./runs.js"
 import { count, Empty, Failure, lengthWords, Loading, nameWords, Problem, sentence, short } from "./states.js";
 
 const LIVE_MS = 3000;
-const CALM_MS = 15000;
+const CALM_MS = 5000;
 const SECTIONS = [
   ["stages", "Stages"],
   ["rejects", "Rejects"],
