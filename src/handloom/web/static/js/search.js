@@ -77,7 +77,7 @@ export function Page({ params }) {
         ${params.has("text") && !params.has("clip") && !params.has("query") && html`<${OnlyWords} params=${params} />`}
         <${Unused} parts=${shown.first?.unused ?? {}} />
         <${Chips} params=${params} />
-        <div class=${hits === shown ? "search-hits" : "search-hits old"}>
+        <div class=${hits === shown || hits.failed ? "search-hits" : "search-hits old"}>
           <${Results} hits=${hits} shown=${shown} again=${again} params=${params}>
             <${Grid} total=${shown.total} sizes=${sizes} card=${card} see=${see} control=${control} memory=${shown.memory} label="Clips found" />
           <//>
