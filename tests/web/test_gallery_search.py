@@ -137,6 +137,14 @@ def test_words_alone_list_the_clips_that_hold_them(client):
     assert client.get("/api/search?words=1").json()["total"] == NUM  # of no text
 
 
+def test_a_clip_without_an_embedding_is_no_fault_of_the_database(tmp_path):
+    db = gallery_db(tmp_path / "db", range(2))
+    lance.dataset(f"{db.uri}/clips.lance").update({"embedding_motion": "NULL"}, "start_s >= 0")
+    with client_of(type(db).open(db.uri)) as client:
+        told = client.get("/api/search", params={"clip": gallery_clip(0).clip_id, "by": "motion"})
+    assert (told.status_code, "has no motion embedding" in told.text) == (400, True), told.text
+
+
 def test_of_a_facet_with_very_many_values_the_most_frequent_are_told(client, monkeypatch):
     """Names of hundreds of things are all told; where some are left out, `/api/about` says how many are told."""
     all_values = client.get("/api/search?facets=1&limit=1").json()["facets"]["noun"]

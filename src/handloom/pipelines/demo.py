@@ -28,6 +28,7 @@ from handloom.store.search.results import Hits
 from handloom.synth.clip import write_clip
 from handloom.synth.script.demo import demo_specs
 from handloom.synth.script.scene import SceneSpec
+from handloom.synth.truth import TRUTH_SUFFIX
 
 DATASET = "demo"
 SEED = 0
@@ -110,7 +111,7 @@ def _command() -> str:
 
 def _render(specs: dict[Path, SceneSpec], say: Callable[[str], None]) -> None:
     """Render every scene without a truth file, on all cores. A clip is whole once its truth is there."""
-    missing = {path: spec for path, spec in specs.items() if not path.with_suffix(".truth.npz").exists()}
+    missing = {path: spec for path, spec in specs.items() if not path.with_suffix(TRUTH_SUFFIX).exists()}
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         jobs = {pool.submit(write_clip, spec, path): spec for path, spec in missing.items()}
         for number, job in enumerate(as_completed(jobs), 1):

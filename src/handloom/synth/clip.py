@@ -7,7 +7,7 @@ from pathlib import Path
 
 from handloom.synth.render.render import MapKeeper, render_clip
 from handloom.synth.script.scene import SceneSpec
-from handloom.synth.truth import Truth
+from handloom.synth.truth import TRUTH_SUFFIX, Truth
 from handloom.video.write import DEFAULT, Encoding, write_video
 
 
@@ -37,7 +37,7 @@ def write_clip(
     if camera:
         path.with_suffix(".camera.json").write_text(camera_json(known, poses=poses))
     if truth:
-        known.save(path.with_suffix(".truth.npz"))
+        known.save(path.with_suffix(TRUTH_SUFFIX))
     return known
 
 

@@ -18,6 +18,8 @@ from handloom.synth.render.lens import Lens
 from handloom.synth.script.actions import ActionSpan, ContactSpan
 
 Array = NDArray[np.float64]
+TRUTH_SUFFIX = ".truth.npz"
+"""Of the file, beside the video."""
 
 DEPTH_UNIT_M = 1e-4
 """One step of a stored depth map; the value 0 stands for no surface."""

@@ -27,6 +27,7 @@ from starlette.responses import FileResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from handloom.errors import ClipError, ConfigError, HandloomError, StoreError, with_extra
+from handloom.store.search.scope import NoEmbedding
 
 Result = TypeVar("Result")
 LONGEST_S = 20.0
@@ -63,6 +64,7 @@ STATUS = (
     (TooLarge, 413),
     (Changed, 409),
     (ConfigError, 400),
+    (NoEmbedding, 400),
     (ClipError, 404),
     (StoreError, 503),
     (HandloomError, 500),

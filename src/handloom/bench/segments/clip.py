@@ -36,7 +36,7 @@ from handloom.stages.analysis import Analyser
 from handloom.stages.builtin.segments import Segments
 from handloom.synth.clip import write_clip
 from handloom.synth.script.scene import SceneSpec
-from handloom.synth.truth import Truth
+from handloom.synth.truth import TRUTH_SUFFIX, Truth
 
 Floats = NDArray[np.float64]
 
@@ -79,7 +79,7 @@ class SequenceScorer:
         finally:
             loaded.frames.close()
         found = find_segments(scene, self._segments.contact_m, self._segments.min_path_m)
-        return scores_of(name, scene, found, Truth.load(folder / f"{name}.truth.npz"))
+        return scores_of(name, scene, found, Truth.load(folder / f"{name}{TRUTH_SUFFIX}"))
 
     def scene(self, loaded: Loaded) -> Scene:
         """What the stage `segments` would read of the clip's row."""
@@ -95,10 +95,10 @@ class SequenceScorer:
 def rendered(name: str, spec: SceneSpec, folder: Path, settings: Settings) -> Loaded:
     """A sequence, rendered into `folder` and decoded as the pipeline would."""
     video = folder / f"{name}.mp4"
-    if not video.with_suffix(".truth.npz").exists():
+    if not video.with_suffix(TRUTH_SUFFIX).exists():
         truth = write_clip(spec, video, truth=False)
-        truth.save(video.with_suffix(".truth.npz"))
-    case = Case(name, RENDERED, video, video.with_suffix(".truth.npz"))
+        truth.save(video.with_suffix(TRUTH_SUFFIX))
+    case = Case(name, RENDERED, video, video.with_suffix(TRUTH_SUFFIX))
     return load(case, settings.video.sample_hz, settings.video.short_side_px)
 
 

@@ -19,14 +19,13 @@ from handloom.bench.truth.hot3d import hot3d_clips, read_hot3d
 from handloom.bench.truth.hot3d_recording import hot3d_recordings, read_recording
 from handloom.bench.truth.mano import mano_folder, read_hands
 from handloom.bench.truth.recorded import Recorded
-from handloom.bench.truth.rendered import SUFFIX as TRUTH
 from handloom.bench.truth.rendered import hands_at
 from handloom.errors import ConfigError
 from handloom.ingest.camera.file import SUFFIX, read_camera_file
 from handloom.schemas.camera_presets import PRESETS
 from handloom.schemas.clip import Clip, make_clip_id
 from handloom.schemas.values import Camera, VideoInfo
-from handloom.synth.truth import Truth
+from handloom.synth.truth import TRUTH_SUFFIX, Truth
 from handloom.video.container.packets import read_packet_index
 from handloom.video.decode.frame_store import FrameStore
 from handloom.video.grid import clip_range, sample_frames, working_size
@@ -86,7 +85,7 @@ class Loaded:
 
 def rendered_cases(folder: Path, names: tuple[str, ...]) -> list[Case]:
     """The clips that `synth` rendered into `folder`."""
-    return [Case(name, RENDERED, folder / f"{name}.mp4", folder / f"{name}{TRUTH}") for name in names]
+    return [Case(name, RENDERED, folder / f"{name}.mp4", folder / f"{name}{TRUTH_SUFFIX}") for name in names]
 
 
 def real_cases(folder: Path) -> list[Case]:

@@ -19,8 +19,6 @@ from handloom.synth.truth import Truth
 
 Floats = NDArray[np.floating[Any]]
 
-SUFFIX = ".truth.npz"
-"""Of the truth's file, beside the video, as `handloom synth` and `handloom demo` write it."""
 SAME_FRAME = 0.2  # steps of the truth: one of its frames is the row's if their times lie so near
 NUMBERS = {
     "error_px": ("px", "median distance of keypoints from the true ones in the image, source pixels"),

@@ -15,13 +15,13 @@ from starlette.routing import Route
 from handloom.errors import ConfigError
 from handloom.io.addresses import is_remote, local_path
 from handloom.io.listing import VIDEO_EXTENSIONS
+from handloom.synth.truth import TRUTH_SUFFIX
 from handloom.web.answers import NotThere, asked_id, asked_version, blocking, bytes_answer, json_answer, packed
 from handloom.web.gallery import Gallery, Kept
 
 if TYPE_CHECKING:
     from handloom.bench.truth.rendered import Compared
 
-SUFFIX = ".truth.npz"  # that of bench.truth.rendered, which would be opened at every start
 KEPT_BYTES = 64 << 20
 
 
@@ -30,7 +30,7 @@ def truth_path(row: Mapping[str, Any]) -> Path | None:
     if is_remote(row["video_uri"]):
         return None
     video = Path(local_path(row["video_uri"]))
-    path = video.with_suffix(SUFFIX)
+    path = video.with_suffix(TRUTH_SUFFIX)
     return path if video.suffix.lower()[1:] in VIDEO_EXTENSIONS and path.is_file() else None
 
 
@@ -68,7 +68,7 @@ class Truths:
         row = self._gallery.row(clip_id, catalogue.version)
         path = truth_path(row)
         if path is None:
-            hint = f"`handloom synth` writes one beside each video, NAME{SUFFIX}"
+            hint = f"`handloom synth` writes one beside each video, NAME{TRUTH_SUFFIX}"
             raise NotThere(f"there is no truth beside the video of clip {clip_id}", hint)
         try:
             changed = path.stat()
